@@ -1,0 +1,80 @@
+/**
+ * The one error that asof throws on purpose.
+ *
+ * A message says what is wrong, the value found and what was allowed; the hint is a command to type or a place
+ * to look; the code is stable, so that a script can match it. Anything else that reaches the top is a bug and is
+ * shown with its stack. The list of codes for users is docs/errors.md; a test compares the two.
+ */
+
+/** Exit statuses of the command line: part of its interface. */
+export const EXIT = { sound: 0, usage: 1, refused: 2, defects: 3 } as const;
+
+const CODES = {
+  /** The command line itself is wrong. */
+  USAGE: EXIT.usage,
+  /** The operating system refused to open or read a file. */
+  IO: EXIT.refused,
+  /** A named file does not exist. */
+  NOT_FOUND: EXIT.refused,
+  /** No format recognises the file and it may not be taken for raw. */
+  FORMAT_UNKNOWN: EXIT.refused,
+  /** The format is known; this image breaks its rules so that no byte of it can be vouched for. */
+  IMAGE_CORRUPT: EXIT.refused,
+  /** The image is sound but needs a feature that asof does not have. */
+  IMAGE_UNSUPPORTED: EXIT.refused,
+  /** The content is encrypted. */
+  IMAGE_ENCRYPTED: EXIT.refused,
+  /** A backing, parent or data file is not in any allowed folder. */
+  PARENT_MISSING: EXIT.refused,
+  /** The chain names a file that policy does not allow to open. */
+  PARENT_FORBIDDEN: EXIT.refused,
+  /** The chain leads back to itself. */
+  CHAIN_CYCLE: EXIT.refused,
+  /** The chain is longer than the limit. */
+  CHAIN_TOO_DEEP: EXIT.refused,
+  /** No point has that id, name or time. */
+  POINT_UNKNOWN: EXIT.refused,
+  /** A read or map request lies outside the disk. */
+  OUT_OF_RANGE: EXIT.usage,
+  /** Bytes of the requested range cannot be vouched for. */
+  DAMAGED: EXIT.defects,
+  /** The native addon is missing or does not load. */
+  ADDON_MISSING: EXIT.refused,
+  /** The chosen mount driver cannot be used on this host. */
+  DRIVER_UNAVAILABLE: EXIT.refused,
+  /** Mounting failed. */
+  MOUNT_FAILED: EXIT.refused,
+  /** Something else is mounted on, or occupies, the mount point. */
+  MOUNT_POINT: EXIT.refused,
+  /** The mount is in use. */
+  MOUNT_BUSY: EXIT.refused,
+  /** There is no asof mount there. */
+  NOT_MOUNTED: EXIT.refused,
+} as const satisfies Record<string, number>;
+
+export type ErrorCode = keyof typeof CODES;
+
+/** Every code, for the documentation test. */
+export const ERROR_CODES = Object.keys(CODES) as readonly ErrorCode[];
+
+export class AsofError extends Error {
+  override readonly name = 'AsofError';
+  readonly code: ErrorCode;
+  /** What to type or where to look next; '' where the message says it all. */
+  readonly hint: string;
+
+  constructor(code: ErrorCode, message: string, hint = '', options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+    this.hint = hint;
+  }
+
+  get exitCode(): number {
+    return CODES[this.code];
+  }
+}
+
+/** The errno name ("ENOENT") of an error that Node's fs module threw, else ''. */
+export function errnoOf(error: unknown): string {
+  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : '';
+}

@@ -1,0 +1,36 @@
+/**
+ * A mount driver shows a tree of names to the operating system. `native-fuse.ts` and `fuse-native.ts` implement it;
+ * one conformance suite (test/mount/conformance.ts) runs on both.
+ */
+import type { Tree } from './tree.js';
+
+export interface MountOptions {
+  /** An existing directory; absolute. */
+  readonly mountPoint: string;
+  /** The source that mount(8) and df(1) show, such as the image's path. */
+  readonly source: string;
+  /** Let other users than the one who mounts in. */
+  readonly allowOther: boolean;
+}
+
+/** Why a mount ended: our own unmount, somebody else's (umount, fusermount3 -u), or a failure of the session. */
+export type EndReason = 'unmounted' | 'unmounted elsewhere' | 'failed';
+
+export interface Mounted {
+  readonly mountPoint: string;
+  /** Resolves once, when nothing of the mount is left in this process. */
+  readonly ended: Promise<EndReason>;
+  /**
+   * Unmounts and waits for `ended`. Throws MOUNT_BUSY, naming who holds it, unless `lazy`: then it is detached now
+   * and ends when the last user lets go.
+   */
+  unmount(options?: { readonly lazy?: boolean }): Promise<void>;
+}
+
+export interface MountDriver {
+  readonly name: 'native' | 'fuse-native';
+  /** undefined where the driver can be used here; else why it cannot, in words. */
+  unavailable(): string | undefined;
+  /** Resolves when the tree can be read. Throws MOUNT_FAILED, MOUNT_POINT or DRIVER_UNAVAILABLE. */
+  mount(tree: Tree, options: MountOptions): Promise<Mounted>;
+}
