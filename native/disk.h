@@ -34,8 +34,9 @@ class Disk {
   // cannot be vouched for counts as data.
   virtual int Seek(uint64_t offset, int whence, uint64_t* result) = 0;
 
-  // Bytes that are not zero runs, for st_blocks: false, with *bytes an upper bound, while they are still unknown.
-  virtual bool Allocated(uint64_t* bytes) = 0;
+  // Bytes that are not zero runs, for st_blocks. Waits up to `wait_ms` milliseconds for them to be counted; false,
+  // with *bytes an upper bound, where they are unknown still.
+  virtual bool Allocated(uint64_t* bytes, unsigned wait_ms) = 0;
 
   virtual std::unique_ptr<Reader> OpenReader() = 0;
 
