@@ -1,0 +1,64 @@
+#!/bin/busybox sh
+# Runs in the guest that scripts/test-guest.js boots: FUSE over io_uring, switched on on the kernel's command line.
+# /images holds NAME images and NAME.sha256 (of the content, from qemu-img on the host). Prints TAP lines.
+/bin/busybox --install -s /bin
+export PATH=/bin:/usr/bin HOME=/root XDG_RUNTIME_DIR=/run TERM=dumb
+asof() { node /asof/bin/asof "$@"; }
+n=0
+result() { # STATUS TEXT
+  n=$((n + 1))
+  if [ "$1" = 0 ]; then echo "ok $n - $2"; else echo "not ok $n - $2"; fi
+}
+
+ip link set lo up
+[ "$(cat /sys/module/fuse/parameters/enable_uring)" = Y ]
+result $? 'the kernel has FUSE over io_uring switched on'
+
+for image in /images/*.raw /images/*.qcow2; do
+  name=$(basename "$image")
+  want=$(cat "$image.sha256")
+  mkdir -p "/m/$name"
+  if asof mount "$image" "/m/$name" --json --log-level info >/tmp/mounted 2>&1; then
+    result 0 "$name: mounted"
+  else
+    cat /tmp/mounted
+    result 1 "$name: mounted"
+    continue
+  fi
+  grep -q '"uring": *true' /tmp/mounted
+  result $? "$name: requests come through io_uring"
+  if [ "$want" = damaged ]; then
+    # A range that is gone is an error and stays one; the first cluster reads on.
+    dd "if=/m/$name/disk" of=/dev/null bs=64k count=1 2>/dev/null
+    result $? "$name: what is there reads"
+    ! cat "/m/$name/disk" >/dev/null 2>&1
+    result $? "$name: what is gone is an error"
+  else
+    [ "$(sha256sum <"/m/$name/disk")" = "$want  -" ]
+    result $? "$name: buffered bytes"
+    echo 3 >/proc/sys/vm/drop_caches
+    [ "$(dd "if=/m/$name/disk" bs=1M iflag=direct 2>/dev/null | sha256sum)" = "$want  -" ]
+    result $? "$name: direct bytes"
+    echo 3 >/proc/sys/vm/drop_caches
+    for i in 1 2 3 4; do sha256sum <"/m/$name/disk" >"/tmp/sum.$i" & done
+    wait
+    [ "$(cat /tmp/sum.1 /tmp/sum.2 /tmp/sum.3 /tmp/sum.4 | sort -u)" = "$want  -" ]
+    result $? "$name: four readers at once"
+  fi
+  asof umount "/m/$name"
+  result $? "$name: unmounted"
+  ! grep -q fuse.asof /proc/mounts
+  result $? "$name: nothing is left mounted"
+done
+
+# A server that is killed leaves a mount that the next one replaces.
+image=$(ls /images/*.qcow2 | head -n 1)
+mkdir -p /m/killed
+asof mount "$image" /m/killed
+kill -9 $(pgrep -f /m/killed | head -n 1)
+sleep 1
+asof mount "$image" /m/killed && dd if=/m/killed/disk of=/dev/null bs=64k count=1 2>/dev/null
+result $? 'mounted again where the server was killed'
+asof umount /m/killed
+result $? 'and unmounted'
+echo "1..$n"
