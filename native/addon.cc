@@ -1,0 +1,22 @@
+// The addon's exports: src/native.ts declares them.
+#include <napi.h>
+
+#include "engine_object.h"
+#include "file_extents.h"
+
+namespace {
+
+// Each part of the addon adds its own names. A new part is one line here.
+constexpr void (*kParts[])(Napi::Env, Napi::Object) = {
+    asof::InitEngine,
+    asof::InitFileExtents,
+};
+
+Napi::Object Init(Napi::Env env, Napi::Object exports) {
+  for (auto part : kParts) part(env, exports);
+  return exports;
+}
+
+}  // namespace
+
+NODE_API_MODULE(asof, Init)

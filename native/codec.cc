@@ -1,0 +1,68 @@
+// Raw deflate (RFC 1951) by libdeflate, Zstandard (RFC 8878) by libzstd. Both unpack from one whole buffer into
+// another: no window is allocated, whatever a hostile header asks for.
+#include "codec.h"
+
+#include <libdeflate.h>
+#include <zstd.h>
+
+#include <memory>
+
+namespace asof {
+namespace {
+
+struct FreeDeflate {
+  void operator()(libdeflate_decompressor* d) const { libdeflate_free_decompressor(d); }
+};
+struct FreeZstd {
+  void operator()(ZSTD_DCtx* d) const { ZSTD_freeDCtx(d); }
+};
+
+bool UnpackDeflate(const uint8_t* in, size_t in_length, uint8_t* out, size_t out_length) {
+  thread_local std::unique_ptr<libdeflate_decompressor, FreeDeflate> own(libdeflate_alloc_decompressor());
+  if (!own) return false;
+  size_t used = 0;
+  size_t got = 0;
+  auto result = libdeflate_deflate_decompress_ex(own.get(), in, in_length, out, out_length, &used, &got);
+  return result == LIBDEFLATE_SUCCESS && got == out_length;
+}
+
+// Frames of today's format and skippable ones (RFC 8878, 3.1); libzstd may know older formats, which no image has.
+bool IsFrame(const uint8_t* in, size_t in_length) {
+  if (in_length < 4) return false;
+  uint32_t magic = in[0] | in[1] << 8 | in[2] << 16 | static_cast<uint32_t>(in[3]) << 24;
+  return magic == ZSTD_MAGICNUMBER || (magic & ZSTD_MAGIC_SKIPPABLE_MASK) == ZSTD_MAGIC_SKIPPABLE_START;
+}
+
+bool UnpackZstd(const uint8_t* in, size_t in_length, uint8_t* out, size_t out_length) {
+  thread_local std::unique_ptr<ZSTD_DCtx, FreeZstd> own(ZSTD_createDCtx());
+  if (!own) return false;
+  size_t done = 0;
+  // Every frame takes some input, so the loop ends.
+  while (done < out_length) {
+    if (!IsFrame(in, in_length)) return false;
+    size_t frame = ZSTD_findFrameCompressedSize(in, in_length);
+    if (ZSTD_isError(frame)) return false;
+    size_t got = ZSTD_decompressDCtx(own.get(), out + done, out_length - done, in, frame);
+    if (ZSTD_isError(got)) return false;
+    done += got;
+    in += frame;
+    in_length -= frame;
+  }
+  return true;
+}
+
+}  // namespace
+
+const char* CodecName(Codec codec) { return codec == Codec::kDeflate ? "deflate" : "zstd"; }
+
+bool Unpack(Codec codec, const uint8_t* in, size_t in_length, uint8_t* out, size_t out_length) {
+  switch (codec) {
+    case Codec::kDeflate:
+      return UnpackDeflate(in, in_length, out, out_length);
+    case Codec::kZstd:
+      return UnpackZstd(in, in_length, out, out_length);
+  }
+  return false;
+}
+
+}  // namespace asof
