@@ -52,7 +52,7 @@ class DiskObject : public Napi::ObjectWrap<DiskObject> {
     if (!ToInteger(info[0], size, &offset) || buffer.ByteLength() > size - offset) {
       return Throw(env, "OUT_OF_RANGE", "the range does not lie within the disk");
     }
-    return init_.host->Read(env, init_.disk, offset, buffer);
+    return init_.host->Read(env, init_.disk, init_.id, offset, buffer);
   }
 
   Napi::Value Defects(const Napi::CallbackInfo& info) {

@@ -32,7 +32,9 @@ class Host : public std::enable_shared_from_this<Host> {
                                        uint64_t* id);
   void CloseDisk(Napi::Env env, uint64_t id);
 
-  Napi::Value Read(Napi::Env env, const std::shared_ptr<MappedDisk>& disk, uint64_t offset, Napi::Uint8Array buffer);
+  // Fills `buffer` on a thread of the engine; a promise.
+  Napi::Value Read(Napi::Env env, const std::shared_ptr<MappedDisk>& disk, uint64_t disk_id, uint64_t offset,
+                   Napi::Uint8Array buffer);
 
   // Closes all disks, ends the threads, settles the promises. A second call does nothing.
   void Close(Napi::Env env);
@@ -40,6 +42,7 @@ class Host : public std::enable_shared_from_this<Host> {
  private:
   struct OpenDiskEntry {
     std::shared_ptr<MappedDisk> disk;
+    std::shared_ptr<Reader> reader;  // of all reads from JavaScript
     Napi::FunctionReference resolve;
   };
   struct OpenRead {

@@ -47,7 +47,9 @@ class FileTable {
   uint32_t Count() const { return count_.load(std::memory_order_acquire); }
 
   // `id` is less than a Count() seen before.
-  const File& operator[](uint32_t id) const { return *chunks_[id / kChunk].load(std::memory_order_acquire)->files[id % kChunk]; }
+  const File& operator[](uint32_t id) const {
+    return *chunks_[id / kChunk].load(std::memory_order_acquire)->files[id % kChunk];
+  }
 
  private:
   static constexpr uint32_t kChunk = 64;

@@ -67,7 +67,7 @@ std::shared_ptr<MappedDisk> Host::OpenDisk(uint64_t size, uint32_t sector_size, 
     return posted;
   };
   auto disk = std::make_shared<MappedDisk>(engine_, size, sector_size, zero_damage, std::move(ask));
-  disks_.emplace(*id, OpenDiskEntry{disk, Napi::Persistent(resolve)});
+  disks_.emplace(*id, OpenDiskEntry{disk, disk->OpenReader(), Napi::Persistent(resolve)});
   return disk;
 }
 
@@ -96,16 +96,18 @@ void Host::CloseDisk(Napi::Env, uint64_t id) {
   disks_.erase(found);
 }
 
-Napi::Value Host::Read(Napi::Env env, const std::shared_ptr<MappedDisk>& disk, uint64_t offset,
-                       Napi::Uint8Array buffer) {
+Napi::Value Host::Read(Napi::Env env, const std::shared_ptr<MappedDisk>& disk, uint64_t disk_id,
+                       uint64_t offset, Napi::Uint8Array buffer) {
   uint64_t id = next_id_++;
   auto deferred = Napi::Promise::Deferred::New(env);
   uint8_t* into = buffer.Data();
   size_t length = buffer.ByteLength();
   reads_.emplace(id, OpenRead{deferred, Napi::Persistent(buffer.As<Napi::Object>())});
   js_->Hold(env);
-  auto task = [weak = weak_from_this(), js = js_, disk, id, offset, length, into] {
-    int error = disk->Read(offset, length, into, nullptr);
+  auto found = disks_.find(disk_id);
+  auto reader = found == disks_.end() ? nullptr : found->second.reader;
+  auto task = [weak = weak_from_this(), js = js_, disk, reader, id, offset, length, into] {
+    int error = disk->Read(offset, length, into, reader.get());
     js->Post([weak, id, error](Napi::Env env) {
       if (auto host = weak.lock()) host->Settle(env, id, error);
     });
@@ -126,7 +128,8 @@ void Host::Settle(Napi::Env env, uint64_t id, int error) {
     deferred.Reject(MakeError(env, "DAMAGED", "bytes of this range cannot be vouched for").Value());
   } else {
     const char* name = strerrorname_np(error);
-    deferred.Reject(MakeError(env, name ? name : "EIO", error == ESHUTDOWN ? "the disk is closed" : strerrordesc_np(error)).Value());
+    const char* text = error == ESHUTDOWN ? "the disk is closed" : strerrordesc_np(error);
+    deferred.Reject(MakeError(env, name ? name : "EIO", text).Value());
   }
 }
 

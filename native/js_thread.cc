@@ -35,12 +35,15 @@ bool JsThread::Post(Task task) {
 }
 
 void JsThread::RunPosted(Napi::Env env) {
-  std::deque<Task> tasks;
-  {
-    std::lock_guard lock(mutex_);
-    tasks.swap(tasks_);
-  }
-  for (auto& task : tasks) {
+  // One at a time: a task may itself come back here, and then wait for one that was posted before.
+  for (;;) {
+    Task task;
+    {
+      std::lock_guard lock(mutex_);
+      if (tasks_.empty()) return;
+      task = std::move(tasks_.front());
+      tasks_.pop_front();
+    }
     Napi::HandleScope scope(env);
     task(env);
   }

@@ -8,8 +8,6 @@
 #include <algorithm>
 #include <chrono>
 
-#include "read_ahead.h"
-
 namespace asof {
 namespace {
 
@@ -28,6 +26,11 @@ constexpr size_t kStream = size_t{512} << 10;
 
 constexpr uint64_t kMaxAhead = uint64_t{8} << 20;
 
+BlockKey KeyOf(const Row& row) {
+  return {row.offset, row.file, row.packed_length, row.unpacked_length, static_cast<Codec>(row.codec)};
+}
+
+// Room of this thread for `length` packed bytes; `done` gives back what is more than it may keep.
 uint8_t* Scratch(size_t length, bool done) {
   thread_local std::unique_ptr<uint8_t[]> room;
   thread_local size_t size = 0;
@@ -55,7 +58,7 @@ class MappedDisk::Use {
   }
   ~Use() {
     if (disk_->uses_.fetch_sub(1) == 1 && disk_->closed_.load()) {
-      // Under the lock: Close must not find the count at 0, and end the disk, before this is done with it.
+      // Under the lock, so that Close is not between its look at the count and its sleep.
       std::lock_guard lock(disk_->mutex_);
       disk_->changed_.notify_all();
     }
@@ -99,7 +102,8 @@ int MappedDisk::Read(uint64_t offset, size_t length, uint8_t* into, Reader* read
   if (reader != nullptr) {
     auto* sequential = static_cast<SequentialReader*>(reader);
     auto span = sequential->Note(offset, length);
-    if (span.from < span.to) sequential->Ahead(ReadAhead(span.from, std::min(span.to, size_)));
+    span.to = std::min(span.to, size_);
+    if (span.from < span.to) sequential->CameTo(ReadAhead(span, sequential->position()));
   }
 
   // Head, body and tail: a sector is sound or not as a whole, so below only whole sectors are read.
@@ -175,10 +179,8 @@ void MappedDisk::ReadRows(const Region& region, uint64_t* at, uint64_t end, uint
         ReadData(row, *at, length, into, faults);
         break;
       case Kind::kPacked:
-        pieces->push_back(Piece{BlockKey{row.offset, row.file, row.packed_length, row.unpacked_length,
-                                         static_cast<Codec>(row.codec)},
-                                static_cast<uint32_t>(row.skip + (*at - row.start)), static_cast<uint32_t>(length), into,
-                                row.start, row_end, {}});
+        pieces->push_back(Piece{KeyOf(row), static_cast<uint32_t>(row.skip + (*at - row.start)),
+                                static_cast<uint32_t>(length), into, row.start, row_end, {}});
         break;
       case Kind::kBad:
         faults->push_back(Fault{*at, stop, region.reasons[row.packed_length]});
@@ -195,7 +197,6 @@ void MappedDisk::ReadData(const Row& row, uint64_t at, size_t length, uint8_t* i
   // Bytes to try at once: all, until an error; then to the end of the sector, as long as that fails.
   size_t step = length;
   while (at < end) {
-    uint64_t sector_end = std::min(end, (at / sector_size_ + 1) * sector_size_);
     size_t want = std::min(step, static_cast<size_t>(end - at));
     FileRead read = file.Read(row.offset + (at - row.start), want, into);
     at += read.got;
@@ -208,7 +209,7 @@ void MappedDisk::ReadData(const Row& row, uint64_t at, size_t length, uint8_t* i
       faults->push_back(Fault{at, end, file.path() + " ends before these bytes"});
       return;
     }
-    sector_end = std::min(end, (at / sector_size_ + 1) * sector_size_);
+    uint64_t sector_end = std::min(end, (at / sector_size_ + 1) * sector_size_);
     if (want > sector_end - at || read.got > 0) {
       step = static_cast<size_t>(sector_end - at);
       continue;
@@ -231,10 +232,14 @@ void MappedDisk::ReadPiece(Piece* piece, bool past_cache) {
       return;
     }
   } else {
-    block = engine_->cache.Get(
-        piece->key, [&](uint8_t* into, std::string* why) { return LoadBlock(piece->key, into, why); }, &piece->why);
+    block = GetBlock(piece->key, &piece->why);
   }
   if (block) memcpy(piece->into, block.get() + piece->skip, piece->length);
+}
+
+BlockPtr MappedDisk::GetBlock(const BlockKey& key, std::string* why) {
+  return engine_->cache.Get(
+      key, [&](uint8_t* into, std::string* reason) { return LoadBlock(key, into, reason); }, why);
 }
 
 bool MappedDisk::LoadBlock(const BlockKey& key, uint8_t* into, std::string* why) {
@@ -403,9 +408,36 @@ void MappedDisk::Close() {
   map_.Clear();
 }
 
-uint64_t MappedDisk::ReadAhead(uint64_t from, uint64_t to) {
-  // TODO
-  return to > from ? to : from;
+uint64_t MappedDisk::ReadAhead(SequentialReader::Span span, const SequentialReader::Position& position) {
+  uint64_t at = span.from;
+  while (at < span.to) {
+    RegionPtr region = map_.Find(at);
+    if (!region) {
+      AskOnce(at);  // nobody waits for it yet
+      return at;
+    }
+    uint64_t end = std::min(span.to, region->end);
+    for (size_t i = region->RowAt(at); at < end; ++i) {
+      const Row& row = region->rows[i];
+      uint64_t row_end = region->RowEnd(i);
+      at = row_end;
+      if (static_cast<Kind>(row.kind) != Kind::kPacked) continue;
+      BlockKey key = KeyOf(row);
+      if (engine_->cache.Has(key)) continue;
+      bool taken = engine_->pool.SubmitIdle([weak = weak_from_this(), position, key, row_end] {
+        if (position->load(std::memory_order_relaxed) >= row_end) return;
+        auto disk = weak.lock();
+        if (!disk) return;
+        Use use(disk.get());
+        if (use.open()) {
+          std::string why;  // told to whoever reads it
+          disk->GetBlock(key, &why);
+        }
+      });
+      if (!taken) return row.start;
+    }
+  }
+  return at;
 }
 
 }  // namespace asof

@@ -18,10 +18,11 @@
 #include "disk.h"
 #include "engine.h"
 #include "extent_map.h"
+#include "read_ahead.h"
 
 namespace asof {
 
-class MappedDisk final : public Disk {
+class MappedDisk final : public Disk, public std::enable_shared_from_this<MappedDisk> {
  public:
   // Asks, without waiting, for the region that holds an offset; Answered follows. False where nobody can answer.
   // It may answer before it returns.
@@ -45,10 +46,6 @@ class MappedDisk final : public Disk {
   void SetAllocated(uint64_t bytes);
   std::vector<Defect> ListDefects() const { return defects_.List(); }
 
-  // Unpacks what of [from, to) is packed into the cache, on the engine's threads, as far as the map is known; asks for
-  // what comes then. Returns how far it came.
-  uint64_t ReadAhead(uint64_t from, uint64_t to);
-
  private:
   class Use;    // holds Close up
   struct Fault;  // sectors that a read could not vouch for
@@ -65,7 +62,11 @@ class MappedDisk final : public Disk {
                 std::vector<Fault>* faults);
   void ReadData(const Row& row, uint64_t at, size_t length, uint8_t* into, std::vector<Fault>* faults);
   void ReadPiece(Piece* piece, bool past_cache);
+  BlockPtr GetBlock(const BlockKey& key, std::string* why);
   bool LoadBlock(const BlockKey& key, uint8_t* into, std::string* why);
+  // Unpacks what of the span is packed into the cache, on the engine's threads, as far as the map is known; asks for
+  // what comes then. Returns how far it came.
+  uint64_t ReadAhead(SequentialReader::Span span, const SequentialReader::Position& position);
   int Settle(std::vector<Fault>* faults, uint64_t offset, size_t length, uint8_t* into);
 
   // The region that holds `offset`: 0, or EIO and *why, or ESHUTDOWN.
