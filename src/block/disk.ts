@@ -1,12 +1,14 @@
 /**
  * A disk that can be read: a source, opened in the engine. The mount reads the same object natively.
  */
+import { setImmediate } from 'node:timers/promises';
+import { AsofError } from '../errors.js';
 import type { Engine, NativeDisk } from '../native.js';
 import type { ImageFile } from './file.js';
 import { compileRegion } from './region.js';
 import { type BlockSource, checkRange } from './source.js';
 
-/** A run of a disk that could not be vouched for. Bytes. */
+/** A run of a disk that could not be vouched for: whole sectors. Bytes. */
 export interface Defect {
   readonly offset: number;
   readonly length: number;
@@ -16,10 +18,14 @@ export interface Defect {
 /** `error`: a read that touches a damaged sector fails. `zero`: it reads as zeros, and still counts as a defect. */
 export type OnDamage = 'error' | 'zero';
 
+/** Milliseconds for which a count of the allocation keeps the JavaScript thread from answering reads. */
+const COUNT_SLICE = 5;
+
 export class Disk {
   readonly source: BlockSource;
   /** The engine's object, for the mount. */
   readonly native: NativeDisk;
+  #closed = false;
 
   constructor(engine: Engine, source: BlockSource, onDamage: OnDamage = 'error') {
     this.source = source;
@@ -40,7 +46,12 @@ export class Disk {
   async read(offset: number, length: number): Promise<Buffer> {
     checkRange(this.size, offset, length);
     const buffer = Buffer.allocUnsafe(length);
-    await this.native.read(offset, buffer);
+    try {
+      await this.native.read(offset, buffer);
+    } catch (error) {
+      if (!(error instanceof Error && 'code' in error && error.code === 'DAMAGED')) throw error;
+      throw this.#damaged(offset, length, error);
+    }
     return buffer;
   }
 
@@ -49,8 +60,44 @@ export class Disk {
     return this.native.defects();
   }
 
+  /**
+   * Counts the bytes that are no zero runs and tells the engine, for st_blocks. It walks the whole map, in slices
+   * between which reads are answered. The count, or undefined where the disk was closed meanwhile.
+   */
+  async countAllocated(): Promise<number | undefined> {
+    let bytes = 0;
+    let slice = 64 * 2 ** 20;
+    for (let offset = 0; offset < this.size; ) {
+      const length = Math.min(slice, this.size - offset);
+      const began = performance.now();
+      for (const run of this.source.extents(offset, length)) if (run.kind !== 'zero') bytes += run.length;
+      const took = performance.now() - began;
+      if (took < COUNT_SLICE / 2) slice = Math.min(slice * 2, 2 ** 50);
+      else if (took > COUNT_SLICE) slice = Math.max(slice / 2, 2 ** 20);
+      offset += length;
+      await setImmediate();
+      if (this.#closed) return undefined;
+    }
+    this.native.setAllocated(bytes);
+    return bytes;
+  }
+
+  /** Waits for the reads that are under way. A second call does nothing. */
   close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
     this.native.close();
     this.source.close();
+  }
+
+  #damaged(offset: number, length: number, cause: Error): AsofError {
+    const end = offset + length;
+    const first = this.defects().find(
+      defect => defect.offset < end && defect.offset + defect.length > offset,
+    );
+    const why = first
+      ? `the ${first.length} bytes at offset ${first.offset} cannot be vouched for: ${first.why}`
+      : `bytes of [${offset}, ${end}) cannot be vouched for`;
+    return new AsofError('DAMAGED', why, 'asof check FILE lists what is damaged', { cause });
   }
 }
