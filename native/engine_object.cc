@@ -1,6 +1,10 @@
 // The classes that JavaScript sees: arguments are checked here, the rest is Host's.
 #include "engine_object.h"
 
+#include <errno.h>
+#include <unistd.h>
+
+#include <optional>
 #include <utility>
 
 #include "disk_object.h"
@@ -17,6 +21,7 @@ class DiskObject : public Napi::ObjectWrap<DiskObject> {
   struct Init {
     std::shared_ptr<Host> host;
     std::shared_ptr<MappedDisk> disk;
+    std::shared_ptr<Reader> reader;  // of all reads from JavaScript
     uint64_t id;
   };
 
@@ -24,6 +29,8 @@ class DiskObject : public Napi::ObjectWrap<DiskObject> {
     return DefineClass(env, "NativeDisk",
                        {
                            InstanceMethod<&DiskObject::Read>("read"),
+                           InstanceMethod<&DiskObject::Seek>("seek"),
+                           InstanceMethod<&DiskObject::WholeFile>("wholeFile"),
                            InstanceMethod<&DiskObject::Defects>("defects"),
                            InstanceMethod<&DiskObject::SetAllocated>("setAllocated"),
                            InstanceMethod<&DiskObject::Close>("close"),
@@ -52,7 +59,32 @@ class DiskObject : public Napi::ObjectWrap<DiskObject> {
     if (!ToInteger(info[0], size, &offset) || buffer.ByteLength() > size - offset) {
       return Throw(env, "OUT_OF_RANGE", "the range does not lie within the disk");
     }
-    return init_.host->Read(env, init_.disk, init_.id, offset, buffer);
+    auto work = [disk = init_.disk, reader = init_.reader, offset, into = buffer.Data(),
+                 length = buffer.ByteLength()]() -> Host::Outcome {
+      return {disk->Read(offset, length, into, reader.get()), {}};
+    };
+    return init_.host->Run(env, buffer, std::move(work));
+  }
+
+  Napi::Value Seek(const Napi::CallbackInfo& info) {
+    Napi::Env env = info.Env();
+    uint64_t offset;
+    if (!ToInteger(info[0], kMaxOffset, &offset) || !info[1].IsBoolean()) {
+      return Throw(env, "EINVAL", "seek takes an offset and whether a hole is sought");
+    }
+    int whence = info[1].As<Napi::Boolean>() ? SEEK_HOLE : SEEK_DATA;
+    auto work = [disk = init_.disk, offset, whence]() -> Host::Outcome {
+      uint64_t result;
+      int error = disk->Seek(offset, whence, &result);
+      if (error == ENXIO) return {0, -1};
+      return {error, error == 0 ? std::optional<double>(result) : std::nullopt};
+    };
+    return init_.host->Run(env, info.This().As<Napi::Object>(), std::move(work));
+  }
+
+  Napi::Value WholeFile(const Napi::CallbackInfo& info) {
+    auto work = [disk = init_.disk]() -> Host::Outcome { return {0, disk->WholeFile()}; };
+    return init_.host->Run(info.Env(), info.This().As<Napi::Object>(), std::move(work));
   }
 
   Napi::Value Defects(const Napi::CallbackInfo& info) {
@@ -142,6 +174,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
     init.host = host_;
     init.disk = host_->OpenDisk(size, static_cast<uint32_t>(sector_size), info[2].As<Napi::Boolean>(),
                                 info[3].As<Napi::Function>(), &init.id);
+    init.reader = init.disk->OpenReader();
     return disk_class_.New({Napi::External<DiskObject::Init>::New(env, &init)});
   }
 

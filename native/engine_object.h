@@ -1,11 +1,13 @@
-// NativeEngine of src/native.ts, and what of it needs JavaScript: functions that say where sectors live, and reads
-// whose promises are open.
+// NativeEngine of src/native.ts, and what of it needs JavaScript: functions that say where sectors live, and work
+// whose promise is open.
 #pragma once
 
 #include <napi.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <unordered_map>
 #include <vector>
 
@@ -32,9 +34,15 @@ class Host : public std::enable_shared_from_this<Host> {
                                        uint64_t* id);
   void CloseDisk(Napi::Env env, uint64_t id);
 
-  // Fills `buffer` on a thread of the engine; a promise.
-  Napi::Value Read(Napi::Env env, const std::shared_ptr<MappedDisk>& disk, uint64_t disk_id, uint64_t offset,
-                   Napi::Uint8Array buffer);
+  // What a piece of work came to: an errno, or 0 and perhaps a number.
+  struct Outcome {
+    int error;
+    std::optional<double> value;
+  };
+  using Work = std::function<Outcome()>;
+
+  // Does the work on a thread of the engine; a promise of its outcome. `keep` stays alive as long.
+  Napi::Value Run(Napi::Env env, Napi::Object keep, Work work);
 
   // Closes all disks, ends the threads, settles the promises. A second call does nothing.
   void Close(Napi::Env env);
@@ -42,24 +50,23 @@ class Host : public std::enable_shared_from_this<Host> {
  private:
   struct OpenDiskEntry {
     std::shared_ptr<MappedDisk> disk;
-    std::shared_ptr<Reader> reader;  // of all reads from JavaScript
     Napi::FunctionReference resolve;
   };
-  struct OpenRead {
+  struct OpenWork {
     Napi::Promise::Deferred deferred;
-    Napi::ObjectReference buffer;  // keeps the bytes that a thread writes to
+    Napi::ObjectReference keep;
   };
 
   Host() = default;
   static void EnvironmentEnds(void* data);
   void End();
   void Answer(Napi::Env env, uint64_t id, uint64_t offset);
-  void Settle(Napi::Env env, uint64_t id, int error);
+  void Settle(Napi::Env env, uint64_t id, Outcome outcome);
 
   std::shared_ptr<Engine> engine_;
   std::shared_ptr<JsThread> js_;
   std::unordered_map<uint64_t, OpenDiskEntry> disks_;
-  std::unordered_map<uint64_t, OpenRead> reads_;
+  std::unordered_map<uint64_t, OpenWork> works_;
   uint64_t next_id_ = 1;
   bool open_ = true;
   napi_env env_ = nullptr;

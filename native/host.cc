@@ -67,7 +67,7 @@ std::shared_ptr<MappedDisk> Host::OpenDisk(uint64_t size, uint32_t sector_size, 
     return posted;
   };
   auto disk = std::make_shared<MappedDisk>(engine_, size, sector_size, zero_damage, std::move(ask));
-  disks_.emplace(*id, OpenDiskEntry{disk, disk->OpenReader(), Napi::Persistent(resolve)});
+  disks_.emplace(*id, OpenDiskEntry{disk, Napi::Persistent(resolve)});
   return disk;
 }
 
@@ -96,39 +96,34 @@ void Host::CloseDisk(Napi::Env, uint64_t id) {
   disks_.erase(found);
 }
 
-Napi::Value Host::Read(Napi::Env env, const std::shared_ptr<MappedDisk>& disk, uint64_t disk_id,
-                       uint64_t offset, Napi::Uint8Array buffer) {
+Napi::Value Host::Run(Napi::Env env, Napi::Object keep, Work work) {
   uint64_t id = next_id_++;
   auto deferred = Napi::Promise::Deferred::New(env);
-  uint8_t* into = buffer.Data();
-  size_t length = buffer.ByteLength();
-  reads_.emplace(id, OpenRead{deferred, Napi::Persistent(buffer.As<Napi::Object>())});
+  works_.emplace(id, OpenWork{deferred, Napi::Persistent(keep)});
   js_->Hold(env);
-  auto found = disks_.find(disk_id);
-  auto reader = found == disks_.end() ? nullptr : found->second.reader;
-  auto task = [weak = weak_from_this(), js = js_, disk, reader, id, offset, length, into] {
-    int error = disk->Read(offset, length, into, reader.get());
-    js->Post([weak, id, error](Napi::Env env) {
-      if (auto host = weak.lock()) host->Settle(env, id, error);
+  auto task = [weak = weak_from_this(), js = js_, id, work = std::move(work)] {
+    Outcome outcome = work();
+    js->Post([weak, id, outcome](Napi::Env env) {
+      if (auto host = weak.lock()) host->Settle(env, id, outcome);
     });
   };
-  if (!engine_->pool.Submit(std::move(task))) Settle(env, id, ESHUTDOWN);
+  if (!engine_->pool.Submit(std::move(task))) Settle(env, id, Outcome{ESHUTDOWN, {}});
   return deferred.Promise();
 }
 
-void Host::Settle(Napi::Env env, uint64_t id, int error) {
-  auto found = reads_.find(id);
-  if (found == reads_.end()) return;
+void Host::Settle(Napi::Env env, uint64_t id, Outcome outcome) {
+  auto found = works_.find(id);
+  if (found == works_.end()) return;
   auto deferred = found->second.deferred;
-  reads_.erase(found);
+  works_.erase(found);
   js_->Release(env);
-  if (error == 0) {
-    deferred.Resolve(env.Undefined());
-  } else if (error == EIO) {
+  if (outcome.error == 0) {
+    deferred.Resolve(outcome.value ? Napi::Number::New(env, *outcome.value) : env.Undefined());
+  } else if (outcome.error == EIO) {
     deferred.Reject(MakeError(env, "DAMAGED", "bytes of this range cannot be vouched for").Value());
   } else {
-    const char* name = strerrorname_np(error);
-    const char* text = error == ESHUTDOWN ? "the disk is closed" : strerrordesc_np(error);
+    const char* name = strerrorname_np(outcome.error);
+    const char* text = outcome.error == ESHUTDOWN ? "the disk is closed" : strerrordesc_np(outcome.error);
     deferred.Reject(MakeError(env, name ? name : "EIO", text).Value());
   }
 }
@@ -138,7 +133,7 @@ void Host::Close(Napi::Env env) {
   End();
   // What the threads had to say before they ended.
   js_->RunPosted(env);
-  while (!reads_.empty()) Settle(env, reads_.begin()->first, ESHUTDOWN);
+  while (!works_.empty()) Settle(env, works_.begin()->first, Outcome{ESHUTDOWN, {}});
   js_->Stop(false);
   napi_remove_env_cleanup_hook(env, EnvironmentEnds, hook_);
   delete std::exchange(hook_, nullptr);
@@ -159,7 +154,7 @@ void Host::EnvironmentEnds(void* data) {
   delete hook;
   host->End();
   host->js_->Stop(true);
-  host->reads_.clear();
+  host->works_.clear();
 }
 
 }  // namespace asof

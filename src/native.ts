@@ -23,6 +23,10 @@ export interface NativeDefect {
 export interface NativeDisk {
   /** Fills `buffer` from `offset`. Rejects with DAMAGED; the range has been checked by the caller. */
   read(offset: number, buffer: Uint8Array): Promise<void>;
+  /** lseek(2) with SEEK_DATA, or SEEK_HOLE where `hole`: -1 where there is no more data. */
+  seek(offset: number, hole: boolean): Promise<number>;
+  /** The engine's descriptor of the one plain file that this disk is (a mount may pass it through), else -1. */
+  wholeFile(): Promise<number>;
   /** What reads have met so far, in order, joined. */
   defects(): NativeDefect[];
   /** Tells the engine how many bytes are no zero runs, once they have been counted. */
