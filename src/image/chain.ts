@@ -1,0 +1,111 @@
+/**
+ * A chain: an image and what it stands on, opened by policy.
+ *
+ * What an image says about other files is not to be trusted: it may have come from anywhere. A name inside an image
+ * is therefore only looked up in folders that the user chose: the image's own, the one of the file that the user
+ * named, and each `--search` folder (docs/formats.md says it for users; src/image/lookup.ts does it). The format of
+ * a parent is the one that the child states; where it states none, a parent is recognised by its magic and never
+ * taken for raw by accident.
+ */
+import { fstatSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { ImageFile } from '../block/file.js';
+import { AsofError } from '../errors.js';
+import { formatNamed, type Image, type ImageFormat, recognise } from './format.js';
+import { Lookup } from './lookup.js';
+import { raw } from './raw.js';
+
+/** Members of a chain; more are refused. */
+export const MAX_DEPTH = 1024;
+
+export interface ChainOptions {
+  /** Folders in which parents and data files may be found, after the image's own. */
+  readonly search?: readonly string[];
+  /** The format of the named file; recognised where absent, and raw where nothing recognises it. */
+  readonly format?: string | undefined;
+  /** The format of a parent whose child does not state it and which nothing recognises. Refused where absent. */
+  readonly parentFormat?: string | undefined;
+}
+
+export interface Chain {
+  /** The named image first, each before the one that it stands on. */
+  readonly members: readonly Image[];
+  /** Every file that the chain holds open, data files included. */
+  readonly files: readonly ImageFile[];
+  /** Closes every file; the points of the chain are of no use after it. A second call does nothing. */
+  close(): void;
+}
+
+/**
+ * Opens `path` and what it stands on.
+ * Throws what opening a file or a format throws, PARENT_MISSING, PARENT_FORBIDDEN, CHAIN_CYCLE, CHAIN_TOO_DEEP or
+ * FORMAT_UNKNOWN; nothing stays open then.
+ */
+export function openChain(path: string, options: ChainOptions = {}): Chain {
+  const files: ImageFile[] = [];
+  const close = () => {
+    for (const file of files.splice(0)) file.close();
+  };
+  try {
+    return { members: openMembers(resolve(path), options, files), files, close };
+  } catch (error) {
+    close();
+    throw error;
+  }
+}
+
+function openMembers(path: string, options: ChainOptions, files: ImageFile[]): Image[] {
+  const members: Image[] = [];
+  const lookup = new Lookup(path, options.search ?? []);
+  let file = ImageFile.open(path);
+  files.push(file);
+  lookup.opened(identity(file), path);
+  let format = options.format === undefined ? (recognise(file) ?? raw) : formatNamed(options.format);
+  for (;;) {
+    const wanting = file.path;
+    const image = format.open(file, {
+      companion: name => {
+        const data = lookup.open(name, wanting, 'data file');
+        files.push(data);
+        return data;
+      },
+    });
+    members.push(image);
+    const { parent } = image;
+    if (!parent) return members;
+    if (members.length >= MAX_DEPTH) {
+      throw new AsofError(
+        'CHAIN_TOO_DEEP',
+        `the chain of ${path} has more than ${MAX_DEPTH} members; ${wanting} still names a parent`,
+      );
+    }
+    file = lookup.open(parent.name, wanting, 'parent');
+    files.push(file);
+    lookup.opened(identity(file), file.path);
+    format = parentFormat(file, parent.format, wanting, options.parentFormat);
+  }
+}
+
+/** The format of a parent: stated by the child, else recognised, else what the user says. */
+function parentFormat(
+  file: ImageFile,
+  stated: string | undefined,
+  child: string,
+  otherwise: string | undefined,
+): ImageFormat {
+  if (stated !== undefined) return formatNamed(stated);
+  const found = recognise(file);
+  if (found) return found;
+  if (otherwise !== undefined) return formatNamed(otherwise);
+  throw new AsofError(
+    'FORMAT_UNKNOWN',
+    `${child} does not state the format of its parent ${file.path}, and no format recognises it`,
+    '--parent-format raw, where the parent is known to be raw',
+  );
+}
+
+/** Device and inode: what makes two names one file. */
+function identity(file: ImageFile): string {
+  const { dev, ino } = fstatSync(file.fd, { bigint: true });
+  return `${dev}:${ino}`;
+}

@@ -1,0 +1,42 @@
+/**
+ * Formats that asof knows by sight only. A file of one of them must not be taken for raw: its headers and tables
+ * would be shown as the sectors of a disk.
+ */
+import type { ImageFile } from '../block/file.js';
+
+interface Signature {
+  readonly name: string;
+  readonly bytes: string;
+  /** From the start of the file; negative from its end. */
+  readonly at: number;
+}
+
+const SIGNATURES: readonly Signature[] = [
+  { name: 'qcow (version 1)', bytes: 'QFI\xfb\0\0\0\x01', at: 0 },
+  { name: 'qed', bytes: 'QED\0', at: 0 },
+  { name: 'vmdk', bytes: 'KDMV', at: 0 },
+  { name: 'vmdk', bytes: 'COWD', at: 0 },
+  { name: 'vmdk', bytes: '# Disk DescriptorFile', at: 0 },
+  { name: 'vhd', bytes: 'conectix', at: 0 },
+  { name: 'vhd', bytes: 'conectix', at: -512 },
+  // Before 2005 Virtual PC wrote a footer of 511 bytes.
+  { name: 'vhd', bytes: 'conectix', at: -511 },
+  { name: 'vhdx', bytes: 'vhdxfile', at: 0 },
+  { name: 'vdi', bytes: '\x7f\x10\xda\xbe', at: 0x40 },
+  { name: 'parallels', bytes: 'WithoutFreeSpace', at: 0 },
+  { name: 'parallels', bytes: 'WithouFreSpacExt', at: 0 },
+  { name: 'dmg', bytes: 'koly', at: -512 },
+  { name: 'ewf', bytes: 'EVF\t\r\n\xff\0', at: 0 },
+  { name: 'ewf (Ex01)', bytes: 'EVF2\r\n\x81\0', at: 0 },
+  { name: 'aff', bytes: 'AFF10\r\n\0', at: 0 },
+  { name: 'partclone', bytes: 'partclone-image\0', at: 0 },
+];
+
+/** The name of the format whose signature `file` bears; undefined where it bears none. */
+export function foreignFormat(file: ImageFile): string | undefined {
+  const head = file.read(0, 128).toString('latin1');
+  const tail = file.size >= 512 ? file.read(file.size - 512, 512).toString('latin1') : '';
+  const bears = ({ bytes, at }: Signature) =>
+    at >= 0 ? head.startsWith(bytes, at) : tail !== '' && tail.startsWith(bytes, 512 + at);
+  return SIGNATURES.find(bears)?.name;
+}

@@ -1,0 +1,113 @@
+/**
+ * What an image format is, and the ordered table of them.
+ *
+ * A format is one entry of the table: it recognises a file and parses its metadata into layers. It never opens a
+ * path; a second file that it needs (an external data file) it asks for by name, and `chain` finds it by policy.
+ */
+
+import type { ImageFile } from '../block/file.js';
+import type { Layer } from '../block/source.js';
+import { AsofError } from '../errors.js';
+import type { Finding } from './finding.js';
+import { foreignFormat } from './foreign.js';
+import { qcow2 } from './qcow2.js';
+import { raw } from './raw.js';
+
+/** "Not this format", "this format", and "this format, unreadable because …". An I/O error is thrown. */
+export type Probe = 'no' | 'yes' | AsofError;
+
+export interface ImageFormat {
+  /** The word for it in `--format`, in `asof info` and in an image's statement of its parent's format. */
+  readonly name: string;
+  probe(file: ImageFile): Probe;
+  /**
+   * Throws IMAGE_CORRUPT, IMAGE_UNSUPPORTED, IMAGE_ENCRYPTED, IO, or what `companion` throws. The image does not
+   * own `file`.
+   */
+  open(file: ImageFile, options: OpenOptions): Image;
+}
+
+export interface OpenOptions {
+  /** Finds and opens, by policy, another file that the image names. The caller owns and closes it. */
+  readonly companion: (name: string) => ImageFile;
+}
+
+/** A parent as the image writes it: nothing here has been believed yet. */
+export interface ParentLink {
+  readonly name: string;
+  /** As the image states it; undefined where it does not. */
+  readonly format: string | undefined;
+}
+
+/** A moment that an image keeps inside itself. */
+export interface InternalSnapshot {
+  readonly id: string;
+  /** The tag that a user gave it; may be empty, and need not be unique. */
+  readonly name: string;
+  readonly time: Date;
+  /** Bytes of the disk at that moment. */
+  readonly size: number;
+  /** Bytes of the virtual machine's saved state; 0 where there is none. */
+  readonly vmStateSize: number;
+  readonly layer: Layer;
+}
+
+/** An external file that holds the guest's data. */
+export interface DataFile {
+  /** As the image writes it. */
+  readonly name: string;
+  readonly file: ImageFile;
+  /** The image promises that the file alone is a plain raw image of the disk. */
+  readonly raw: boolean;
+}
+
+/** One member of a chain, opened. */
+export interface Image {
+  readonly file: ImageFile;
+  readonly format: string;
+  /** Bytes of the virtual disk. */
+  readonly size: number;
+  readonly sectorSize: 512;
+  /** Words and `name=value` for `asof info`. */
+  readonly features: readonly string[];
+  /** The current state, without what lies below it. Closing it does nothing: the chain owns the files. */
+  readonly layer: Layer;
+  readonly snapshots: readonly InternalSnapshot[];
+  readonly parent: ParentLink | undefined;
+  readonly dataFile: DataFile | undefined;
+  /** What is wrong with the image although it could be opened, a sentence each. */
+  readonly troubles: readonly string[];
+  /** The doctor: what is wrong with this member alone, from its metadata; packed blocks are not unpacked. */
+  check(): Iterable<Finding>;
+}
+
+/** In the order in which they are asked; raw recognises nothing and is taken by decision only. */
+export const FORMATS: readonly ImageFormat[] = [qcow2, raw];
+
+/** Throws IMAGE_UNSUPPORTED where no format has that name. */
+export function formatNamed(name: string): ImageFormat {
+  const format = FORMATS.find(one => one.name === name);
+  if (format) return format;
+  const known = FORMATS.map(one => one.name).join(', ');
+  throw new AsofError('IMAGE_UNSUPPORTED', `the format ${JSON.stringify(name)} is none of ${known}`);
+}
+
+/**
+ * The format that recognises `file`; undefined where none does.
+ * Throws the reason where it is recognised and cannot be read, or IMAGE_UNSUPPORTED for a format that asof knows
+ * by sight only: taken for raw, its metadata would be shown as a disk.
+ */
+export function recognise(file: ImageFile): ImageFormat | undefined {
+  for (const format of FORMATS) {
+    const answer = format.probe(file);
+    if (answer === 'yes') return format;
+    if (answer !== 'no') throw answer;
+  }
+  const foreign = foreignFormat(file);
+  if (foreign === undefined) return undefined;
+  throw new AsofError(
+    'IMAGE_UNSUPPORTED',
+    `${file.path} is an image of the format ${foreign}, which asof cannot read`,
+    '--format raw shows the bytes of the file itself',
+  );
+}
