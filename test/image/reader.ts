@@ -1,0 +1,127 @@
+/**
+ * A reader of block sources that shares nothing with the engine: pread, Node's own inflate, and the `zstd` command.
+ * Slow and plain on purpose. What cannot be unpacked is bad, as it is for the engine.
+ */
+import { spawnSync } from 'node:child_process';
+import { readSync } from 'node:fs';
+import { inflateRawSync, constants as zlib } from 'node:zlib';
+import type { PackedExtent } from '../../src/block/extent.js';
+import type { BlockSource } from '../../src/block/source.js';
+
+export interface Run {
+  readonly offset: number;
+  readonly length: number;
+}
+
+export interface Content {
+  /** Bad runs hold 0xdb. */
+  readonly bytes: Buffer;
+  readonly bad: readonly Run[];
+  readonly reasons: ReadonlySet<string>;
+}
+
+/** All bytes of a source, which must be small. */
+export function readAll(source: BlockSource): Content {
+  const bytes = Buffer.alloc(source.size, 0xdb);
+  const bad: Run[] = [];
+  const reasons = new Set<string>();
+  const spoil = (offset: number, length: number, why: string) => {
+    reasons.add(why);
+    const last = bad.at(-1);
+    if (last && last.offset + last.length === offset) {
+      bad[bad.length - 1] = { offset: last.offset, length: last.length + length };
+    } else bad.push({ offset, length });
+  };
+  const runs = [...source.extents(0, source.size)];
+  const unpacked = unpackAll(runs.filter(run => run.kind === 'packed'));
+  let offset = 0;
+  for (const run of runs) {
+    if (run.length <= 0) throw new Error('an empty run');
+    const into = bytes.subarray(offset, offset + run.length);
+    if (into.length !== run.length) throw new Error('a run beyond the end of the disk');
+    if (run.kind === 'zero') into.fill(0);
+    else if (run.kind === 'bad') spoil(offset, run.length, run.why);
+    else if (run.kind === 'data') {
+      if (!pread(run.file.fd, into, run.offset)) throw new Error('a data run beyond the end of its file');
+    } else {
+      const block = unpacked.get(keyOf(run));
+      if (block) block.copy(into, 0, run.skip, run.skip + run.length);
+      else spoil(offset, run.length, 'cannot be unpacked');
+    }
+    offset += run.length;
+  }
+  if (offset !== source.size) throw new Error(`the runs cover ${offset} of ${source.size} bytes`);
+  return { bytes, bad, reasons };
+}
+
+function pread(fd: number, into: Uint8Array, offset: number): boolean {
+  for (let done = 0; done < into.length; ) {
+    const n = readSync(fd, into, done, into.length - done, offset + done);
+    if (n === 0) return false;
+    done += n;
+  }
+  return true;
+}
+
+const keyOf = (run: PackedExtent) => `${run.file.fd}:${run.offset}:${run.packedLength}`;
+
+function unpackAll(runs: readonly PackedExtent[]): Map<string, Buffer> {
+  const blocks = new Map<string, Buffer>();
+  const frames: { key: string; frame: Buffer; length: number }[] = [];
+  const seen = new Set<string>();
+  for (const run of runs) {
+    const key = keyOf(run);
+    if (seen.has(key)) continue;
+    seen.add(key);
+    const packed = Buffer.alloc(run.packedLength);
+    if (!pread(run.file.fd, packed, run.offset)) throw new Error('a packed run beyond the end of its file');
+    if (run.codec === 'zstd') frames.push({ key, frame: firstFrame(packed), length: run.unpackedLength });
+    else {
+      const block = inflate(packed, run.unpackedLength);
+      if (block) blocks.set(key, block);
+    }
+  }
+  if (frames.length === 0) return blocks;
+  // One process for all; where one frame is broken, one for each.
+  const total = frames.reduce((sum, { length }) => sum + length, 0);
+  const all = zstd(Buffer.concat(frames.map(({ frame }) => frame)), total);
+  let at = 0;
+  for (const { key, frame, length } of frames) {
+    const block = all.length === total ? all.subarray(at, at + length) : zstd(frame, length);
+    if (block.length === length) blocks.set(key, block);
+    at += length;
+  }
+  return blocks;
+}
+
+function inflate(packed: Buffer, length: number): Buffer | undefined {
+  try {
+    // The padding behind a block is not its own, and a stream may be cut once the block is full.
+    const block = inflateRawSync(packed, { finishFlush: zlib.Z_SYNC_FLUSH, maxOutputLength: length + 65536 });
+    return block.length >= length ? block.subarray(0, length) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function zstd(frames: Buffer, length: number): Buffer {
+  const { stdout } = spawnSync('zstd', ['-dcq', '-'], { input: frames, maxBuffer: length + 2 ** 20 });
+  return stdout ?? Buffer.alloc(0);
+}
+
+/** The first zstd frame of `bytes` (RFC 8878, 3.1.1) without what follows; all of it where it is none. */
+function firstFrame(bytes: Buffer): Buffer {
+  if (bytes.length < 6 || bytes.readUInt32LE(0) !== 0xfd2fb528) return bytes;
+  const descriptor = bytes[4]!;
+  const single = (descriptor >> 5) & 1;
+  const contentSize = [single, 2, 4, 8][descriptor >> 6]!;
+  let at = 5 + (single ? 0 : 1) + [0, 1, 2, 4][descriptor & 3]! + contentSize;
+  for (;;) {
+    if (at + 3 > bytes.length) return bytes;
+    const block = bytes.readUIntLE(at, 3);
+    const type = (block >> 1) & 3;
+    at += 3 + (type === 1 ? 1 : block >> 3);
+    if (block & 1) break;
+  }
+  return bytes.subarray(0, at + (descriptor & 4 ? 4 : 0));
+}
