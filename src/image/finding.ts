@@ -9,8 +9,28 @@
 export const SEVERITIES = ['defect', 'leak', 'note'] as const;
 export type Severity = (typeof SEVERITIES)[number];
 
+/**
+ * What it is about, for a script: `range` a run of the disk that cannot be read right; `entry` one of a table that
+ * breaks a rule; `reference` one that leads out of the file; `refcount` a count too low or, as a leak, too high;
+ * `copied` a flag that denies the refcount; `overlap` one place used for two things; `table` a table as a whole;
+ * `image` the image as a whole; `chain` how two members stand on each other.
+ */
+export const KINDS = [
+  'range',
+  'entry',
+  'reference',
+  'refcount',
+  'copied',
+  'overlap',
+  'table',
+  'image',
+  'chain',
+] as const;
+export type Kind = (typeof KINDS)[number];
+
 export interface Finding {
   readonly severity: Severity;
+  readonly kind: Kind;
   /** Path of the member. */
   readonly member: string;
   /** A sentence. */

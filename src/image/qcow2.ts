@@ -48,30 +48,33 @@ function open(file: ImageFile, options: OpenOptions): Image {
     data: dataFile?.file ?? file,
     taken: takenBy(header, table),
   };
+  const layer = new TableLayer(geometry, header.size, header.l1Offset, header.l1Entries);
+  const snapshots = table.entries.map(
+    (entry): InternalSnapshot => ({
+      id: entry.id,
+      name: entry.name,
+      time: entry.time,
+      size: entry.size,
+      vmStateSize: entry.vmStateSize,
+      layer: new TableLayer(geometry, entry.size, entry.l1Offset, entry.l1Entries),
+    }),
+  );
+  const troubles = troublesOf(header, table);
   return {
     file,
     format: 'qcow2',
     size: header.size,
     sectorSize: 512,
     features: featuresOf(header, dataFile),
-    layer: new TableLayer(geometry, header.size, header.l1Offset, header.l1Entries),
-    snapshots: table.entries.map(
-      (entry): InternalSnapshot => ({
-        id: entry.id,
-        name: entry.name,
-        time: entry.time,
-        size: entry.size,
-        vmStateSize: entry.vmStateSize,
-        layer: new TableLayer(geometry, entry.size, entry.l1Offset, entry.l1Entries),
-      }),
-    ),
+    layer,
+    snapshots,
     parent:
       header.backingName === undefined
         ? undefined
         : { name: header.backingName, format: header.backingFormat },
     dataFile,
-    troubles: troublesOf(header, table),
-    check: () => checkImage(file, header, table, geometry),
+    troubles,
+    check: () => checkImage({ file, header, table, geometry, troubles, layer, snapshots }),
   };
 }
 
