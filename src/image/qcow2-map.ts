@@ -266,15 +266,18 @@ export class TableLayer implements Layer {
       const host = (hi & 0x40000000) !== 0 ? 0 : this.#hostOf(hi, lo, cluster);
       if ((hi & 0x40000000) !== 0) yield this.#packed(hi, lo, offset - cluster, length);
       else if (typeof host === 'string') yield this.#bad(host, length);
+      else if ((zeros & allocated) !== 0) yield this.#bad(WHY.both, length);
+      else if (host < 0 && allocated !== 0) yield this.#bad(WHY.allocatedNowhere, length);
       else if (zeros === 0 && allocated === 0) yield { kind: 'absent', length };
       else if (zeros === 0xffffffff && allocated === 0) yield { kind: 'zero', length, by: pages.file };
-      else if (allocated === 0xffffffff && zeros === 0 && host >= 0) {
+      else if (allocated === 0xffffffff) {
         yield* this.#plain(host + (offset - cluster), length);
       } else yield* this.#subclusters(host, zeros, allocated, cluster, offset, stop);
       offset = stop;
     }
   }
 
+  /** The runs of a cluster whose bitmap is mixed and does not contradict itself: a bitmap that does says nothing. */
   *#subclusters(
     host: number,
     zeros: number,
@@ -291,20 +294,9 @@ export class TableLayer implements Layer {
       while (next < 32 && state(next) === state(sub)) next++;
       const stop = Math.min(end, cluster + next * size);
       const length = stop - offset;
-      switch (state(sub)) {
-        case 0:
-          yield { kind: 'absent', length };
-          break;
-        case 1:
-          if (host < 0) yield this.#bad(WHY.allocatedNowhere, length);
-          else yield* this.#plain(host + (offset - cluster), length);
-          break;
-        case 2:
-          yield { kind: 'zero', length, by: this.#geometry.pages.file };
-          break;
-        default:
-          yield this.#bad(WHY.both, length);
-      }
+      if (state(sub) === 1) yield* this.#plain(host + (offset - cluster), length);
+      else if (state(sub) === 2) yield { kind: 'zero', length, by: this.#geometry.pages.file };
+      else yield { kind: 'absent', length };
       offset = stop;
     }
   }
