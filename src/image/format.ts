@@ -12,6 +12,7 @@ import type { Finding } from './finding.js';
 import { foreignFormat } from './foreign.js';
 import { qcow2 } from './qcow2.js';
 import { raw } from './raw.js';
+import { splitRaw } from './split-raw.js';
 
 /** "Not this format", "this format", and "this format, unreadable because …". An I/O error is thrown. */
 export type Probe = 'no' | 'yes' | AsofError;
@@ -82,7 +83,7 @@ export interface Image {
 }
 
 /** In the order in which they are asked; raw recognises nothing and is taken by decision only. */
-export const FORMATS: readonly ImageFormat[] = [qcow2, raw];
+export const FORMATS: readonly ImageFormat[] = [qcow2, splitRaw, raw];
 
 /** Throws IMAGE_UNSUPPORTED where no format has that name. */
 export function formatNamed(name: string): ImageFormat {

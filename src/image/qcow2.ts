@@ -86,7 +86,7 @@ function openDataFile(file: ImageFile, header: Header, options: OpenOptions): Da
   return { name, file: options.companion(name), raw: header.dataFileRaw };
 }
 
-/** What the header itself places: the first cluster and the tables that it names. */
+/** What the header itself places: the first cluster and the tables that it names, in whole clusters. */
 function takenBy(header: Header, snapshots: SnapshotTable): Taken[] {
   const { clusterSize } = header;
   const places: Taken[] = [
@@ -103,7 +103,9 @@ function takenBy(header: Header, snapshots: SnapshotTable): Taken[] {
       end: header.snapshotsOffset + snapshots.length,
     },
   ];
-  return places.filter(({ start, end }) => end > start);
+  return places
+    .filter(({ start, end }) => end > start)
+    .map(({ what, start, end }) => ({ what, start, end: Math.ceil(end / clusterSize) * clusterSize }));
 }
 
 function featuresOf(header: Header, dataFile: DataFile | undefined): string[] {

@@ -23,7 +23,7 @@ export const raw: ImageFormat = {
       size: file.size,
       sectorSize: 512,
       features: [],
-      layer: layerOf(file),
+      layer: rawLayer(file),
       snapshots: [],
       parent: undefined,
       dataFile: undefined,
@@ -36,7 +36,8 @@ export const raw: ImageFormat = {
 /** Runs of data that one look-up asks for: bounds what a caller pays who wants the first run only. */
 const RUNS = 256;
 
-function layerOf(file: ImageFile): Layer {
+/** The bytes of `file` as a layer, holes as zeros. */
+export function rawLayer(file: ImageFile): Layer {
   return {
     size: file.size,
     extents(offset, length) {

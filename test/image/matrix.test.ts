@@ -4,8 +4,10 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
+import { Disk } from '../../src/block/disk.js';
 import { openChain } from '../../src/image/chain.js';
 import { points } from '../../src/image/points.js';
+import { Engine } from '../../src/native.js';
 import { convert, folder, noise, qemuImg, qemuIo } from './peer.js';
 import { readAll } from './reader.js';
 
@@ -36,6 +38,9 @@ for (const version of [2, 3] as const) {
 
 /** A size that is no multiple of the cluster, nor of 512 KiB, with a few clusters in it. */
 const sizeOf = (cluster: number) => Math.max(5 * cluster, 2 * MIB) + (cluster > 512 ? cluster / 2 : 0) + 1536;
+
+const engine = new Engine({ cacheBytes: 2 ** 24, mapBytes: 2 ** 24, threads: 2 });
+t.teardown(() => engine.close());
 
 const made = folder(t);
 /** Noise that does not pack, and noise that does: whose place within a write shows in every byte, and in no two places alike. */
@@ -77,7 +82,11 @@ for (const shape of shapes) {
       if (i > 0 && i < depth - 1) continue;
       const { bytes, bad } = readAll(point.open());
       t.same(bad, []);
-      t.ok(bytes.equals(convert(chain.members[i]!.file.path)), `${point.id} has the peer's bytes`);
+      const wanted = convert(chain.members[i]!.file.path);
+      t.ok(bytes.equals(wanted), `${point.id} has the peer's bytes`);
+      const disk = new Disk(engine, point.open());
+      t.ok((await disk.read(0, disk.size)).equals(wanted), 'and the engine reads them');
+      disk.close();
     }
   });
 }

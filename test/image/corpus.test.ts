@@ -1,0 +1,72 @@
+/**
+ * Foreign images: a folder of real raw and qcow2 files with their digests, named by ASOF_CORPUS, beside the
+ * repository where it is not named. Absent, the test is skipped visibly.
+ */
+import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { Disk } from '../../src/block/disk.js';
+import { AsofError } from '../../src/errors.js';
+import { type Chain, openChain } from '../../src/image/chain.js';
+import { findPoint, points } from '../../src/image/points.js';
+import { Engine } from '../../src/native.js';
+import { folder } from './peer.js';
+
+interface Case {
+  path: string;
+  sub: string | null;
+  format: string;
+  size: number | null;
+  sha256: string | null;
+  verdict: string | null;
+}
+
+const corpus = process.env['ASOF_CORPUS'] ?? new URL('../../../../shared/corpus', import.meta.url).pathname;
+
+if (!existsSync(join(corpus, 'unpack.py'))) {
+  t.test('the corpus', { skip: `nothing at ${corpus}; ASOF_CORPUS names it` }, async () => {});
+} else {
+  const dir = folder(t);
+  const { status, stdout } = spawnSync('python3', [join(corpus, 'unpack.py'), dir], { encoding: 'utf8' });
+  t.equal(status, 0, stdout);
+  const cases = JSON.parse(readFileSync(join(dir, 'cases.json'), 'utf8')) as Case[];
+  const engine = new Engine({ cacheBytes: 2 ** 26, mapBytes: 2 ** 24, threads: 2 });
+  t.teardown(() => engine.close());
+  const ours = cases.filter(
+    ({ path, sub, format }) => format === 'raw' || format === 'qcow2' || (/\.qcow2$/.test(path) && !sub),
+  );
+  t.ok(ours.length > 12);
+  for (const one of ours) {
+    t.test(`${one.path} ${one.sub ?? ''}`, async t => {
+      let chain: Chain;
+      try {
+        chain = openChain(join(dir, one.path));
+      } catch (error) {
+        if (!(error instanceof AsofError)) throw error;
+        t.ok(one.verdict?.startsWith('REFUSE'), error.message);
+        return;
+      }
+      t.teardown(() => chain.close());
+      t.not(one.verdict, 'REFUSE', 'it must be refused');
+      const all = points(chain);
+      const point = one.sub ? findPoint(all, one.sub) : all[0]!;
+      if (one.size !== null) t.equal(point.size, one.size);
+      if (one.sha256 !== null) t.equal(await digest(engine, point.open()), one.sha256);
+    });
+  }
+}
+
+async function digest(
+  engine: Engine,
+  source: ReturnType<ReturnType<typeof points>[0]['open']>,
+): Promise<string> {
+  const disk = new Disk(engine, source);
+  const hash = createHash('sha256');
+  for (let offset = 0; offset < disk.size; offset += 2 ** 22) {
+    hash.update(await disk.read(offset, Math.min(2 ** 22, disk.size - offset)));
+  }
+  disk.close();
+  return hash.digest('hex');
+}
