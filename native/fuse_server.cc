@@ -1,0 +1,364 @@
+#include "fuse_server.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace asof::fuse {
+
+namespace {
+
+constexpr uint64_t kForever = 365ull * 24 * 3600;  // seconds
+constexpr uint64_t kResolved = 1;                  // seconds that the kernel may keep a name that JavaScript resolved
+constexpr unsigned kCountWait = 1000;              // milliseconds
+constexpr uint32_t kBlock = 4096;
+
+Reply Error(int error) { return {error, 0, false}; }
+
+template <typename T>
+Reply Payload(const T& value, uint8_t* out) {
+  memcpy(out, &value, sizeof value);
+  return {0, sizeof value, false};
+}
+
+uint32_t ModeOf(Kind kind) { return kind == Kind::kDirectory ? S_IFDIR | 0555 : S_IFREG | 0444; }
+
+uint64_t Blocks(uint64_t bytes) { return bytes / 512 + (bytes % 512 != 0); }
+
+}  // namespace
+
+struct Server::Handle {
+  const Node* node;
+  bool shared;                     // Passthrough::Open was called
+  std::unique_ptr<Reader> reader;  // of a disk
+  std::string text;                // of a text: what it said when it was opened
+};
+
+Server::Server(Tree* tree, Host* host, Passthrough* passthrough, uint32_t uid, uint32_t gid, unsigned slow)
+    : tree_(tree),
+      host_(host),
+      passthrough_(passthrough),
+      uid_(uid),
+      gid_(gid),
+      slow_(static_cast<int>(slow)),
+      text_sizes_(new std::atomic<uint64_t>[tree->size() + 1]()) {}
+
+Server::~Server() {
+  for (Handle* handle : handles_) delete handle;
+}
+
+Reply Server::Answer(const Request& request, uint8_t* out, size_t capacity) {
+  switch (request.header.opcode) {
+    case FUSE_READ:
+      return Read(request, out, capacity);
+    case FUSE_LOOKUP:
+      return Lookup(request, out);
+    case FUSE_GETATTR:
+      return GetAttributes(request, out);
+    case FUSE_OPEN:
+      return Open(request, out);
+    case FUSE_RELEASE:
+      return Release(request);
+    case FUSE_OPENDIR: {
+      // Refused once, it is never asked again, and the kernel keeps listings (FUSE_NO_OPENDIR_SUPPORT).
+      if (skip_opendir_) return Error(ENOSYS);
+      OpenOut opened{};
+      opened.open_flags = FOPEN_KEEP_CACHE | FOPEN_CACHE_DIR;
+      return Payload(opened, out);
+    }
+    case FUSE_RELEASEDIR:
+    case FUSE_DESTROY:
+      return {};
+    case FUSE_READDIR:
+      return ReadDirectory(request, out, capacity, false);
+    case FUSE_READDIRPLUS:
+      return ReadDirectory(request, out, capacity, true);
+    case FUSE_LSEEK:
+      return Seek(request, out);
+    case FUSE_STATFS:
+      return FileSystem(out);
+    case FUSE_ACCESS: {
+      const auto* in = request.As<fuse_access_in>();
+      return Error(!in ? EINVAL : in->mask & W_OK ? EROFS : 0);
+    }
+    case FUSE_FORGET:
+    case FUSE_BATCH_FORGET:
+      Forget(request);
+      return {0, 0, true};
+    case FUSE_WRITE:
+    case FUSE_CREATE:
+    case FUSE_MKNOD:
+    case FUSE_MKDIR:
+    case FUSE_SYMLINK:
+    case FUSE_LINK:
+    case FUSE_UNLINK:
+    case FUSE_RMDIR:
+    case FUSE_RENAME:
+    case FUSE_RENAME2:
+    case FUSE_SETATTR:
+    case FUSE_SETXATTR:
+    case FUSE_REMOVEXATTR:
+    case FUSE_FALLOCATE:
+    case FUSE_COPY_FILE_RANGE:
+    case FUSE_TMPFILE:
+      return Error(EROFS);
+    default:
+      // FLUSH, extended attributes, STATX, INTERRUPT, locks, ioctl and what is still to be invented: the kernel
+      // does by itself, or goes without, what is refused with ENOSYS.
+      return Error(ENOSYS);
+  }
+}
+
+Reply Server::Lookup(const Request& request, uint8_t* out) {
+  const Node* directory = tree_->Find(request.header.nodeid);
+  if (!directory || directory->kind != Kind::kDirectory) return Error(directory ? ENOTDIR : ENOENT);
+  const char* text = reinterpret_cast<const char*>(request.rest);
+  const std::string name(text, strnlen(text, request.rest_length));
+  if (name.size() == request.rest_length) return Error(EINVAL);
+
+  const uint64_t parent = request.header.nodeid;
+  fuse_entry_out entry{};
+  const auto listed = directory->by_name.find(name);
+  if (listed != directory->by_name.end()) {
+    const Node& node = *tree_->Find(listed->second);
+    const bool alias = tree_->IsAlias(parent) && node.kind == Kind::kDirectory;
+    Entry(node, alias ? tree_->Alias(parent, name, node.id) : node.id, kForever, &entry);
+    return Payload(entry, out);
+  }
+  if (name[0] != '@') {
+    entry.entry_valid = kForever;  // node 0: "there is no such name", to be remembered
+    return Payload(entry, out);
+  }
+  uint64_t id = 0;
+  if (const int error = host_->Find(directory->id, name, &id)) return Error(error);
+  const Node* node = id ? tree_->Find(id) : nullptr;
+  if (!node || tree_->IsAlias(id) || id == FUSE_ROOT_ID) return Error(ENOENT);
+  const bool alias = node->kind == Kind::kDirectory;
+  Entry(*node, alias ? tree_->Alias(parent, name, id) : id, kResolved, &entry);
+  return Payload(entry, out);
+}
+
+void Server::Entry(const Node& node, uint64_t number, uint64_t name_seconds, fuse_entry_out* out) {
+  out->nodeid = number;
+  out->entry_valid = name_seconds;
+  out->attr_valid = Attributes(node, 0, &out->attr) ? kForever : 0;
+}
+
+bool Server::Attributes(const Node& node, unsigned wait_ms, fuse_attr* attr) {
+  *attr = {};
+  attr->ino = node.id;
+  int64_t seconds = node.modified_ms / 1000;
+  int64_t milliseconds = node.modified_ms % 1000;
+  if (milliseconds < 0) {
+    milliseconds += 1000;
+    --seconds;
+  }
+  attr->atime = attr->mtime = attr->ctime = static_cast<uint64_t>(seconds);
+  attr->atimensec = attr->mtimensec = attr->ctimensec = static_cast<uint32_t>(milliseconds) * 1000000;
+  attr->mode = ModeOf(node.kind);
+  attr->nlink = node.kind == Kind::kDirectory ? 2 + node.directories : 1;
+  attr->uid = uid_;
+  attr->gid = gid_;
+  attr->blksize = kBlock;
+  switch (node.kind) {
+    case Kind::kDirectory:
+      return true;
+    case Kind::kText:
+      attr->size = text_sizes_[node.id];
+      attr->blocks = Blocks(attr->size);
+      return false;
+    case Kind::kDisk:
+      break;
+  }
+  attr->size = node.disk->Size();
+  uint64_t bytes = attr->size;
+  bool known = node.disk->Allocated(&bytes, 0);
+  if (!known && wait_ms > 0) {
+    // Never may all workers wait here, or reads would stand still.
+    if (waiting_.fetch_add(1) < slow_) known = node.disk->Allocated(&bytes, wait_ms);
+    waiting_.fetch_sub(1);
+  }
+  attr->blocks = Blocks(bytes);
+  return known;
+}
+
+Reply Server::GetAttributes(const Request& request, uint8_t* out) {
+  const Node* node = tree_->Find(request.header.nodeid);
+  const auto* in = request.As<fuse_getattr_in>();
+  if (!node || !in) return Error(node ? EINVAL : ENOENT);
+  const Handle* handle = in->getattr_flags & FUSE_GETATTR_FH ? HandleOf(in->fh) : nullptr;
+  if (node->kind == Kind::kText && !handle) {
+    std::string content;
+    if (const int error = Text(*node, &content)) return Error(error);
+  }
+  fuse_attr_out answer{};
+  answer.attr_valid = Attributes(*node, kCountWait, &answer.attr) ? kForever : 0;
+  if (node->kind == Kind::kText && handle) {
+    answer.attr.size = handle->text.size();
+    answer.attr.blocks = Blocks(answer.attr.size);
+  }
+  return Payload(answer, out);
+}
+
+int Server::Text(const Node& node, std::string* content) {
+  if (const int error = host_->Text(node.id, content)) return error;
+  text_sizes_[node.id] = content->size();
+  return 0;
+}
+
+Reply Server::Open(const Request& request, uint8_t* out) {
+  const Node* node = tree_->Find(request.header.nodeid);
+  const auto* in = request.As<fuse_open_in>();
+  if (!node || !in) return Error(node ? EINVAL : ENOENT);
+  if (node->kind == Kind::kDirectory) return Error(EISDIR);
+  if ((in->flags & O_ACCMODE) != O_RDONLY) return Error(EROFS);
+
+  auto handle = std::make_unique<Handle>(Handle{node, false, nullptr, {}});
+  OpenOut opened{};
+  if (node->kind == Kind::kText) {
+    if (const int error = Text(*node, &handle->text)) return Error(error);
+    opened.open_flags = FOPEN_DIRECT_IO;  // its end is where the handle's content ends, not where a cached size says
+  } else {
+    opened.open_flags = FOPEN_KEEP_CACHE;
+    const int file = node->disk->WholeFile();
+    if (file >= 0) {
+      handle->shared = true;
+      opened.backing_id = passthrough_->Open(node->id, file);
+      if (opened.backing_id) opened.open_flags |= kOpenPassthrough;
+    }
+    handle->reader = node->disk->OpenReader();
+  }
+  opened.fh = reinterpret_cast<uintptr_t>(handle.get());
+  std::lock_guard lock(mutex_);
+  handles_.insert(handle.release());
+  return Payload(opened, out);
+}
+
+Server::Handle* Server::HandleOf(uint64_t number) {
+  auto* handle = reinterpret_cast<Handle*>(static_cast<uintptr_t>(number));
+  std::lock_guard lock(mutex_);
+  return handles_.contains(handle) ? handle : nullptr;
+}
+
+Reply Server::Read(const Request& request, uint8_t* out, size_t capacity) {
+  const auto* in = request.As<fuse_read_in>();
+  if (!in) return Error(EINVAL);
+  const uint64_t offset = in->offset;
+  const size_t want = in->size;
+  Handle* handle = HandleOf(in->fh);
+  if (!handle) return Error(EBADF);
+  if (want > capacity) return Error(EINVAL);
+  if (handle->node->kind == Kind::kText) {
+    const std::string& text = handle->text;
+    if (offset >= text.size()) return {};
+    const size_t length = std::min(want, text.size() - static_cast<size_t>(offset));
+    memcpy(out, text.data() + offset, length);
+    return {0, length, false};
+  }
+  Disk& disk = *handle->node->disk;
+  const uint64_t size = disk.Size();
+  if (offset >= size || want == 0) return {};
+  const size_t length = static_cast<size_t>(std::min<uint64_t>(want, size - offset));
+  // Whatever went wrong, a reader is told EIO: the errno of a file below, or of our own end, would mislead it.
+  if (disk.Read(offset, length, out, handle->reader.get()) != 0) return Error(EIO);
+  return {0, length, false};
+}
+
+Reply Server::Release(const Request& request) {
+  const auto* in = request.As<fuse_release_in>();
+  Handle* handle = in ? HandleOf(in->fh) : nullptr;
+  if (!handle) return Error(EBADF);
+  if (handle->shared) passthrough_->Release(handle->node->id);
+  {
+    std::lock_guard lock(mutex_);
+    handles_.erase(handle);
+  }
+  delete handle;
+  return {};
+}
+
+Reply Server::ReadDirectory(const Request& request, uint8_t* out, size_t capacity, bool plus) {
+  const uint64_t number = request.header.nodeid;
+  const Node* directory = tree_->Find(number);
+  const auto* in = request.As<fuse_read_in>();
+  if (!in || !directory) return Error(directory ? EINVAL : ENOENT);
+  if (directory->kind != Kind::kDirectory) return Error(ENOTDIR);
+  const size_t limit = std::min<size_t>(in->size, capacity);
+  const size_t total = directory->children.size() + 2;
+  const size_t head = plus ? FUSE_NAME_OFFSET_DIRENTPLUS : FUSE_NAME_OFFSET;
+  const bool alias = tree_->IsAlias(number);
+
+  // The position is a count of entries: ".", "..", then the children.
+  size_t length = 0;
+  for (uint64_t position = in->offset; position < total; ++position) {
+    const Node* node = position == 0   ? directory
+                       : position == 1 ? tree_->Find(directory->parent)
+                                       : tree_->Find(directory->children[position - 2]);
+    const std::string_view name = position == 0 ? "." : position == 1 ? ".." : std::string_view(node->name);
+    const size_t record = FUSE_DIRENT_ALIGN(head + name.size());
+    if (length + record > limit) break;
+    uint8_t* at = out + length;
+    memset(at, 0, record);
+    if (plus) {
+      // Node 0: no attributes come with this one. An alias is counted by a look-up of its own.
+      fuse_entry_out entry{};
+      if (position >= 2 && !(alias && node->kind == Kind::kDirectory)) Entry(*node, node->id, kForever, &entry);
+      memcpy(at, &entry, sizeof entry);
+    }
+    fuse_dirent dirent{};
+    dirent.ino = node->id;
+    dirent.off = position + 1;
+    dirent.namelen = static_cast<uint32_t>(name.size());
+    dirent.type = ModeOf(node->kind) >> 12;
+    memcpy(at + head - FUSE_NAME_OFFSET, &dirent, FUSE_NAME_OFFSET);
+    memcpy(at + head, name.data(), name.size());
+    length += record;
+  }
+  return {0, length, false};
+}
+
+Reply Server::Seek(const Request& request, uint8_t* out) {
+  const auto* in = request.As<fuse_lseek_in>();
+  Handle* handle = in ? HandleOf(in->fh) : nullptr;
+  if (!handle) return Error(in ? EBADF : EINVAL);
+  if (in->whence != SEEK_DATA && in->whence != SEEK_HOLE) return Error(EINVAL);
+  fuse_lseek_out found{in->offset};
+  if (handle->node->kind == Kind::kText) {
+    const uint64_t size = handle->text.size();
+    if (in->offset >= size) return Error(ENXIO);
+    if (in->whence == SEEK_HOLE) found.offset = size;
+  } else {
+    if (in->offset >= handle->node->disk->Size()) return Error(ENXIO);
+    const int error = handle->node->disk->Seek(in->offset, static_cast<int>(in->whence), &found.offset);
+    if (error) return Error(error);
+  }
+  return Payload(found, out);
+}
+
+Reply Server::FileSystem(uint8_t* out) {
+  fuse_statfs_out answer{};
+  answer.st.bsize = answer.st.frsize = kBlock;
+  answer.st.blocks = tree_->disk_bytes() / kBlock;
+  answer.st.files = tree_->size();
+  answer.st.namelen = 255;
+  return Payload(answer, out);
+}
+
+void Server::Forget(const Request& request) {
+  if (request.header.opcode == FUSE_FORGET) {
+    if (const auto* in = request.As<fuse_forget_in>()) tree_->Forget(request.header.nodeid, in->nlookup);
+    return;
+  }
+  const auto* in = request.As<fuse_batch_forget_in>();
+  if (!in) return;
+  const size_t count = std::min<size_t>(in->count, (request.op_length - sizeof *in) / sizeof(fuse_forget_one));
+  const auto* one = reinterpret_cast<const fuse_forget_one*>(request.op + sizeof *in);
+  for (size_t i = 0; i < count; ++i) tree_->Forget(one[i].nodeid, one[i].nlookup);
+}
+
+}  // namespace asof::fuse

@@ -1,0 +1,360 @@
+// The JavaScript face of a mount: unwraps the tree, and carries the workers' questions to the JavaScript thread.
+//
+// Lifetimes: a live session holds its JavaScript object (a reference) and, by an open ThreadSafeFunction, the event loop; both
+// are let go when the last worker has ended and been joined. If the environment goes first (process.exit, a Worker
+// that is terminated), the connection is aborted and whoever waits for JavaScript is told EIO; a worker that waits for
+// something else for too long keeps its `Bridge`, which then is never freed.
+#include "session_object.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "disk_object.h"
+#include "fuse_mount.h"
+#include "fuse_session.h"
+
+namespace asof {
+
+namespace {
+
+constexpr std::chrono::seconds kTearDownWait{2};
+
+// Error with the errno's name as `code`, as Node's own have it.
+void ThrowErrno(Napi::Env env, const std::string& what, int error) {
+  Napi::Error thrown = Napi::Error::New(env, what + ": " + strerror(error));
+  thrown.Set("code", Napi::String::New(env, strerrorname_np(error) ? strerrorname_np(error) : "EIO"));
+  thrown.Set("errno", Napi::Number::New(env, -error));
+  thrown.ThrowAsJavaScriptException();
+}
+
+// True where the last call into JavaScript threw; what it threw is dropped.
+bool Threw(Napi::Env env) {
+  if (!env.IsExceptionPending()) return false;
+  env.GetAndClearPendingException();
+  return true;
+}
+
+// Between the workers and JavaScript. Everything but the answers to workers is done on the JavaScript thread.
+class Bridge : public fuse::SessionHost {
+ public:
+  Bridge(Napi::Object self, Napi::Object options);
+  ~Bridge() override = default;
+
+  void Start(const fuse::SessionConfig& config, std::unique_ptr<fuse::Tree> tree);
+  Napi::Promise FactsPromise(Napi::Env env);
+  void Abort();
+
+  // The environment goes: false where a worker would not end, and so this object must stay.
+  bool TearDown();
+
+ private:
+  // A question of a worker's that JavaScript has not answered yet.
+  struct Question {
+    std::function<int(Napi::Env)> ask;
+    int error = EIO;
+    bool done = false;
+  };
+
+  // From workers.
+  int Text(uint64_t id, std::string* content) override;
+  int Find(uint64_t parent, const std::string& name, uint64_t* id) override;
+  void Ready(const fuse::SessionFacts& facts) override;
+  void Ended(int error) override;
+  int Ask(std::function<int(Napi::Env)> ask);
+  void Post(std::function<void(Napi::Env)> call);
+
+  void Finish(Napi::Env env, int error);
+  Napi::Object FactsObject(Napi::Env env) const;
+  static void Hook(void* self) { static_cast<Bridge*>(self)->TearDown(); }
+
+  const napi_env env_;
+  Napi::ObjectReference self_;
+  Napi::FunctionReference text_;
+  Napi::FunctionReference find_;
+  Napi::FunctionReference ended_;
+  Napi::ThreadSafeFunction calls_;
+  std::optional<fuse::SessionFacts> facts_;
+  std::vector<Napi::Promise::Deferred> waiting_;
+  bool over_ = false;  // Finish or TearDown has run
+  bool stuck_ = false;
+
+  std::mutex mutex_;  // guards closing_, gone_ and every question
+  std::condition_variable answered_;
+  bool closing_ = false;  // JavaScript answers no more
+  bool gone_ = false;     // Ended was called
+  std::unique_ptr<fuse::Session> session_;
+};
+
+class SessionObject : public Napi::ObjectWrap<SessionObject> {
+ public:
+  static Napi::Function Define(Napi::Env env) {
+    return DefineClass(env, "Session",
+                       {InstanceMethod<&SessionObject::Ready>("ready"),
+                        InstanceMethod<&SessionObject::Abort>("abort")});
+  }
+
+  explicit SessionObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<SessionObject>(info) { Begin(info); }
+  ~SessionObject() override {
+    if (bridge_ && !bridge_->TearDown()) bridge_.release();
+  }
+
+ private:
+  void Begin(const Napi::CallbackInfo& info);
+  Napi::Value Ready(const Napi::CallbackInfo& info) { return bridge_->FactsPromise(info.Env()); }
+  void Abort(const Napi::CallbackInfo&) { bridge_->Abort(); }
+
+  std::unique_ptr<Bridge> bridge_;
+};
+
+bool ReadNodes(const Napi::Value& value, std::vector<fuse::Node>* nodes) {
+  if (!value.IsArray()) return false;
+  const auto list = value.As<Napi::Array>();
+  nodes->reserve(list.Length());
+  for (uint32_t i = 0; i < list.Length(); ++i) {
+    Napi::HandleScope scope(value.Env());
+    const Napi::Value item = list.Get(i);
+    if (!item.IsObject()) return false;
+    const auto object = item.As<Napi::Object>();
+    const Napi::Value id = object.Get("id");
+    const Napi::Value parent = object.Get("parent");
+    const Napi::Value name = object.Get("name");
+    const Napi::Value kind = object.Get("kind");
+    const Napi::Value modified = object.Get("modified");
+    if (!id.IsNumber() || !parent.IsNumber() || !name.IsString() || !kind.IsString() || !modified.IsNumber()) {
+      return false;
+    }
+    fuse::Node node;
+    node.id = static_cast<uint64_t>(id.As<Napi::Number>().Int64Value());
+    node.parent = static_cast<uint64_t>(parent.As<Napi::Number>().Int64Value());
+    node.name = name.As<Napi::String>().Utf8Value();
+    node.modified_ms = modified.As<Napi::Number>().Int64Value();
+    const std::string word = kind.As<Napi::String>().Utf8Value();
+    if (word == "disk") {
+      node.kind = fuse::Kind::kDisk;
+      node.disk = UnwrapDisk(object.Get("disk"));
+      if (!node.disk) return false;
+    } else if (word == "text") {
+      node.kind = fuse::Kind::kText;
+    } else if (word != "directory") {
+      return false;
+    }
+    nodes->push_back(std::move(node));
+  }
+  return true;
+}
+
+void SessionObject::Begin(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  const auto refuse = [&](const char* why) {
+    if (!env.IsExceptionPending()) Napi::TypeError::New(env, why).ThrowAsJavaScriptException();
+  };
+  if (info.Length() < 1 || !info[0].IsObject()) return refuse("Session takes its options");
+  const auto options = info[0].As<Napi::Object>();
+  const auto number = [&](const char* key) { return options.Get(key).ToNumber().Int64Value(); };
+  fuse::SessionConfig config;
+  config.fd = static_cast<int>(number("fd"));
+  config.threads = static_cast<unsigned>(number("threads"));
+  config.uid = static_cast<uint32_t>(number("uid"));
+  config.gid = static_cast<uint32_t>(number("gid"));
+  config.uring = options.Get("uring").ToBoolean();
+  struct stat device;
+  if (fstat(config.fd, &device) != 0 || !S_ISCHR(device.st_mode)) return refuse("fd must be /dev/fuse");
+  for (const char* key : {"text", "find", "ended"}) {
+    if (!options.Get(key).IsFunction()) return refuse("text, find and ended must be functions");
+  }
+  std::vector<fuse::Node> nodes;
+  if (!ReadNodes(options.Get("nodes"), &nodes)) return refuse("nodes must be a list of entries");
+  auto tree = std::make_unique<fuse::Tree>();
+  if (!tree->Build(std::move(nodes))) {
+    return refuse("nodes must be numbered 1, 2, 3, parents before their children, no name twice");
+  }
+  bridge_ = std::make_unique<Bridge>(info.This().As<Napi::Object>(), options);
+  bridge_->Start(config, std::move(tree));
+}
+
+Bridge::Bridge(Napi::Object self, Napi::Object options)
+    : env_(self.Env()),
+      self_(Napi::Persistent(self)),
+      text_(Napi::Persistent(options.Get("text").As<Napi::Function>())),
+      find_(Napi::Persistent(options.Get("find").As<Napi::Function>())),
+      ended_(Napi::Persistent(options.Get("ended").As<Napi::Function>())),
+      calls_(Napi::ThreadSafeFunction::New(env_, ended_.Value(), "asof-session", 0, 1)) {}
+
+void Bridge::Start(const fuse::SessionConfig& config, std::unique_ptr<fuse::Tree> tree) {
+  session_ = std::make_unique<fuse::Session>(config, std::move(tree), this);
+  napi_add_env_cleanup_hook(env_, Hook, this);
+  session_->Start();
+}
+
+Napi::Object Bridge::FactsObject(Napi::Env env) const {
+  Napi::Object facts = Napi::Object::New(env);
+  facts.Set("protocol", "7." + std::to_string(facts_->minor));
+  facts.Set("maxRead", Napi::Number::New(env, facts_->max_read));
+  facts.Set("threads", Napi::Number::New(env, facts_->threads));
+  facts.Set("uring", Napi::Boolean::New(env, facts_->uring));
+  facts.Set("passthrough", Napi::Boolean::New(env, facts_->passthrough));
+  return facts;
+}
+
+Napi::Promise Bridge::FactsPromise(Napi::Env env) {
+  auto deferred = Napi::Promise::Deferred::New(env);
+  if (facts_) {
+    deferred.Resolve(FactsObject(env));
+  } else if (over_) {
+    deferred.Reject(Napi::Error::New(env, "the session has ended").Value());
+  } else {
+    waiting_.push_back(deferred);
+  }
+  return deferred.Promise();
+}
+
+void Bridge::Abort() {
+  if (!over_) session_->Abort();
+}
+
+int Bridge::Ask(std::function<int(Napi::Env)> ask) {
+  auto question = std::make_shared<Question>();
+  question->ask = std::move(ask);
+  std::unique_lock lock(mutex_);
+  if (closing_) return EIO;
+  const auto call = [this, question](Napi::Env env, Napi::Function) {
+    {
+      std::lock_guard inner(mutex_);
+      if (closing_) return;
+    }
+    // Without the lock: JavaScript may take its time. The asker waits until `done`, so what `ask` points to is there.
+    const int error = env ? question->ask(env) : EIO;
+    std::lock_guard inner(mutex_);
+    question->error = error;
+    question->done = true;
+    answered_.notify_all();
+  };
+  if (calls_.NonBlockingCall(call) != napi_ok) return EIO;
+  answered_.wait(lock, [&] { return question->done || closing_; });
+  return question->done ? question->error : EIO;
+}
+
+int Bridge::Text(uint64_t id, std::string* content) {
+  return Ask([this, id, content](Napi::Env env) {
+    const Napi::Value answer = text_.Call({Napi::Number::New(env, static_cast<double>(id))});
+    if (Threw(env) || !answer.IsString()) return EIO;
+    *content = answer.As<Napi::String>().Utf8Value();
+    return 0;
+  });
+}
+
+int Bridge::Find(uint64_t parent, const std::string& name, uint64_t* id) {
+  return Ask([this, parent, &name, id](Napi::Env env) {
+    const Napi::Value answer =
+        find_.Call({Napi::Number::New(env, static_cast<double>(parent)), Napi::String::New(env, name)});
+    if (Threw(env) || !answer.IsNumber()) return EIO;
+    const int64_t found = answer.As<Napi::Number>().Int64Value();
+    *id = found > 0 ? static_cast<uint64_t>(found) : 0;
+    return 0;
+  });
+}
+
+void Bridge::Post(std::function<void(Napi::Env)> call) {
+  std::lock_guard lock(mutex_);
+  if (closing_) return;
+  calls_.NonBlockingCall([this, call = std::move(call)](Napi::Env env, Napi::Function) {
+    {
+      std::lock_guard inner(mutex_);
+      if (closing_) return;
+    }
+    if (env) call(env);
+  });
+}
+
+void Bridge::Ready(const fuse::SessionFacts& facts) {
+  Post([this, facts](Napi::Env env) {
+    facts_ = facts;
+    for (auto& deferred : waiting_) deferred.Resolve(FactsObject(env));
+    waiting_.clear();
+  });
+}
+
+void Bridge::Ended(int error) {
+  Post([this, error](Napi::Env env) { Finish(env, error); });
+  std::lock_guard lock(mutex_);
+  gone_ = true;
+  answered_.notify_all();
+}
+
+void Bridge::Finish(Napi::Env env, int error) {
+  session_->Join();
+  session_.reset();
+  over_ = true;
+  napi_remove_env_cleanup_hook(env_, Hook, this);
+  for (auto& deferred : waiting_) deferred.Reject(Napi::Error::New(env, "the session has ended").Value());
+  waiting_.clear();
+  const Napi::Function ended = ended_.Value();
+  text_.Reset();
+  find_.Reset();
+  ended_.Reset();
+  self_.Reset();
+  calls_.Release();
+  // What the callback throws is a bug; Node reports it as an uncaught exception.
+  ended.Call({Napi::Number::New(env, error)});
+}
+
+bool Bridge::TearDown() {
+  if (over_) return !stuck_;
+  over_ = true;
+  napi_remove_env_cleanup_hook(env_, Hook, this);
+  session_->Abort();
+  std::unique_lock lock(mutex_);
+  closing_ = true;
+  answered_.notify_all();
+  stuck_ = !answered_.wait_for(lock, kTearDownWait, [this] { return gone_; });
+  lock.unlock();
+  if (stuck_) return false;
+  session_->Join();
+  session_.reset();
+  self_.SuppressDestruct();
+  text_.SuppressDestruct();
+  find_.SuppressDestruct();
+  ended_.SuppressDestruct();
+  return true;
+}
+
+Napi::Value MountFuse(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  const std::string mount_point = info[0].ToString();
+  const std::string source = info[1].ToString();
+  int fd = -1;
+  const int error = fuse::Mount(mount_point, source, info[2].ToBoolean(), &fd);
+  if (error) {
+    ThrowErrno(env, "mount " + mount_point, error);
+    return env.Undefined();
+  }
+  return Napi::Number::New(env, fd);
+}
+
+void Unmount(const Napi::CallbackInfo& info) {
+  const std::string mount_point = info[0].ToString();
+  const int error = fuse::Unmount(mount_point, info[1].ToBoolean());
+  if (error) ThrowErrno(info.Env(), "umount " + mount_point, error);
+}
+
+}  // namespace
+
+void InitSession(Napi::Env env, Napi::Object exports) {
+  exports.Set("Session", SessionObject::Define(env));
+  exports.Set("mountFuse", Napi::Function::New(env, MountFuse, "mountFuse"));
+  exports.Set("unmount", Napi::Function::New(env, Unmount, "unmount"));
+}
+
+}  // namespace asof

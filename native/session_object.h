@@ -1,0 +1,10 @@
+// The addon's `Session`, `mountFuse` and `unmount` (src/native.ts).
+#pragma once
+
+#include <napi.h>
+
+namespace asof {
+
+void InitSession(Napi::Env env, Napi::Object exports);
+
+}  // namespace asof
