@@ -229,7 +229,8 @@ Reply Server::Open(const Request& request, uint8_t* out) {
     if (file >= 0) {
       handle->shared = true;
       opened.backing_id = passthrough_->Open(node->id, file);
-      if (opened.backing_id) opened.open_flags |= kOpenPassthrough;
+      // Alone: the kernel takes no caching flag beside it.
+      if (opened.backing_id) opened.open_flags = kOpenPassthrough;
     }
     handle->reader = node->disk->OpenReader();
   }
