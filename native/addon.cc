@@ -3,6 +3,7 @@
 
 #include "engine_object.h"
 #include "file_extents.h"
+#include "session_object.h"
 
 namespace {
 
@@ -10,6 +11,7 @@ namespace {
 constexpr void (*kParts[])(Napi::Env, Napi::Object) = {
     asof::InitEngine,
     asof::InitFileExtents,
+    asof::InitSession,
 };
 
 Napi::Object Init(Napi::Env env, Napi::Object exports) {

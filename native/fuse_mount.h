@@ -12,4 +12,10 @@ int Mount(const std::string& mount_point, const std::string& source, bool allow_
 // 0, or an errno: EBUSY while anything in it is in use, unless `lazy`; EINVAL where nothing is mounted.
 int Unmount(const std::string& mount_point, bool lazy);
 
+// A pair of connected sockets for fusermount3, closed on exec: 0, or an errno.
+int SocketPair(int ends[2]);
+
+// The descriptor that fusermount3 has sent by now to the other end of `socket`; -1 where it sent none. Does not wait.
+int ReceiveFd(int socket);
+
 }  // namespace asof::fuse

@@ -7,7 +7,6 @@
 #include "session_object.h"
 
 #include <errno.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -24,20 +23,13 @@
 #include "disk_object.h"
 #include "fuse_mount.h"
 #include "fuse_session.h"
+#include "js_value.h"
 
 namespace asof {
 
 namespace {
 
 constexpr std::chrono::seconds kTearDownWait{2};
-
-// Error with the errno's name as `code`, as Node's own have it.
-void ThrowErrno(Napi::Env env, const std::string& what, int error) {
-  Napi::Error thrown = Napi::Error::New(env, what + ": " + strerror(error));
-  thrown.Set("code", Napi::String::New(env, strerrorname_np(error) ? strerrorname_np(error) : "EIO"));
-  thrown.Set("errno", Napi::Number::New(env, -error));
-  thrown.ThrowAsJavaScriptException();
-}
 
 // True where the last call into JavaScript threw; what it threw is dropped.
 bool Threw(Napi::Env env) {
@@ -336,17 +328,27 @@ Napi::Value MountFuse(const Napi::CallbackInfo& info) {
   const std::string source = info[1].ToString();
   int fd = -1;
   const int error = fuse::Mount(mount_point, source, info[2].ToBoolean(), &fd);
-  if (error) {
-    ThrowErrno(env, "mount " + mount_point, error);
-    return env.Undefined();
-  }
-  return Napi::Number::New(env, fd);
+  return error ? ThrowErrno(env, error, "mount " + mount_point) : Napi::Number::New(env, fd);
 }
 
-void Unmount(const Napi::CallbackInfo& info) {
+Napi::Value Unmount(const Napi::CallbackInfo& info) {
   const std::string mount_point = info[0].ToString();
   const int error = fuse::Unmount(mount_point, info[1].ToBoolean());
-  if (error) ThrowErrno(info.Env(), "umount " + mount_point, error);
+  return error ? ThrowErrno(info.Env(), error, "umount " + mount_point) : info.Env().Undefined();
+}
+
+Napi::Value SocketPair(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  int ends[2];
+  if (const int error = fuse::SocketPair(ends)) return ThrowErrno(env, error, "socketpair");
+  auto pair = Napi::Array::New(env, 2);
+  pair.Set(0u, ends[0]);
+  pair.Set(1u, ends[1]);
+  return pair;
+}
+
+Napi::Value ReceiveFd(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), fuse::ReceiveFd(info[0].ToNumber().Int32Value()));
 }
 
 }  // namespace
@@ -355,6 +357,8 @@ void InitSession(Napi::Env env, Napi::Object exports) {
   exports.Set("Session", SessionObject::Define(env));
   exports.Set("mountFuse", Napi::Function::New(env, MountFuse, "mountFuse"));
   exports.Set("unmount", Napi::Function::New(env, Unmount, "unmount"));
+  exports.Set("socketPair", Napi::Function::New(env, SocketPair, "socketPair"));
+  exports.Set("receiveFd", Napi::Function::New(env, ReceiveFd, "receiveFd"));
 }
 
 }  // namespace asof

@@ -1,4 +1,4 @@
-// The addon's `Session`, `mountFuse` and `unmount` (src/native.ts).
+// The addon's `Session` and the calls that mount and unmount (src/native.ts).
 #pragma once
 
 #include <napi.h>

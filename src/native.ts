@@ -91,6 +91,11 @@ export interface SessionOptions {
   readonly threads: number;
   readonly uid: number;
   readonly gid: number;
+  /**
+   * Speak over io_uring where the kernel offers it. If it then refuses the rings, the session ends with an errno
+   * before it is ready, and the caller mounts again without.
+   */
+  readonly uring: boolean;
   /** The content of a text file, asked at each open and stat. */
   readonly text: (id: number) => string;
   /** The id of the entry that an unlisted name of a directory stands for; 0 where there is none. */
@@ -122,6 +127,10 @@ export interface Addon {
   mountFuse(mountPoint: string, source: string, allowOther: boolean): number;
   /** umount2(2). Throws an error whose `code` is the errno's name. */
   unmount(mountPoint: string, lazy: boolean): void;
+  /** Two connected sockets, for fusermount3 to send /dev/fuse's descriptor over: ours and its. */
+  socketPair(): [number, number];
+  /** The descriptor that came over `socket`, or -1. Does not wait. */
+  receiveFd(socket: number): number;
   /**
    * The runs of `fd` that hold data, as SEEK_DATA and SEEK_HOLE tell them, within [offset, offset + length):
    * start and length alternate. At most `limit` runs; where the file system cannot tell, all is data.

@@ -1,0 +1,92 @@
+/**
+ * What is mounted where, from /proc/self/mountinfo (proc(5)): the kernel answers it without touching any file system,
+ * so it is safe to ask about a mount that is dead, or that this very process serves.
+ */
+import { readFileSync } from 'node:fs';
+import { readlink, realpath } from 'node:fs/promises';
+import { basename, dirname, join, resolve } from 'node:path';
+
+/** How our mounts are told from others: the type after "fuse.". */
+export const FS_TYPE = 'fuse.asof';
+
+export interface MountEntry {
+  /** Unique while it is mounted; reused later. */
+  readonly id: number;
+  readonly parent: number;
+  /** "major:minor". */
+  readonly device: string;
+  readonly mountPoint: string;
+  readonly type: string;
+  readonly source: string;
+}
+
+/** The mounts that this process sees, in the order in which they were made. Empty where there is no such file. */
+export function listMounts(): MountEntry[] {
+  let text: string;
+  try {
+    text = readFileSync('/proc/self/mountinfo', 'utf8');
+  } catch {
+    return [];
+  }
+  return parseMountInfo(text);
+}
+
+export function parseMountInfo(text: string): MountEntry[] {
+  const mounts: MountEntry[] = [];
+  for (const line of text.split('\n')) {
+    // 36 35 98:0 /root /mount/point options optional… - type source super-options
+    const [before, after] = line.split(' - ', 2);
+    const left = before?.split(' ') ?? [];
+    const right = after?.split(' ') ?? [];
+    if (left.length < 6 || right.length < 2) continue;
+    mounts.push({
+      id: Number(left[0]),
+      parent: Number(left[1]),
+      device: left[2]!,
+      mountPoint: unescaped(left[4]!),
+      type: right[0]!,
+      source: unescaped(right[1]!),
+    });
+  }
+  return mounts;
+}
+
+/** Blank, tab, newline and backslash stand as octal. Bytes, because a path need not be valid UTF-8. */
+function unescaped(field: string): string {
+  return field.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
+}
+
+/** The mount that a look-up of `mountPoint` (canonical) meets: the last one made there. */
+export function mountAt(mountPoint: string, mounts = listMounts()): MountEntry | undefined {
+  return mounts.findLast(mount => mount.mountPoint === mountPoint);
+}
+
+export function isMounted(id: number): boolean {
+  return listMounts().some(mount => mount.id === id);
+}
+
+/**
+ * `path` as mountinfo writes it: absolute, without symbolic links. A mount point itself is never asked, for the answer
+ * might not come. Names that do not exist stay as they are.
+ */
+export async function canonical(path: string): Promise<string> {
+  let at = resolve(path);
+  // As many links as the kernel follows (path_resolution(7)).
+  for (let links = 0; links < 40; links++) {
+    if (at === '/' || mountAt(at)) return at;
+    let folder = dirname(at);
+    try {
+      if (!mountAt(folder)) folder = await realpath(folder);
+    } catch {
+      return at;
+    }
+    const full = join(folder, basename(at));
+    if (mountAt(full)) return full;
+    try {
+      at = resolve(folder, await readlink(full));
+    } catch {
+      return full;
+    }
+  }
+  return at;
+}

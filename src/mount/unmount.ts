@@ -1,0 +1,103 @@
+/**
+ * Unmounting, by the server itself and, for `asof umount`, from another process: when it returns, the mount is gone and
+ * its server has let go of the images.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { AsofError, errnoOf } from '../errors.js';
+import { holdersOf } from './holders.js';
+import { detach } from './mount-point.js';
+import { canonical, FS_TYPE, isMounted, type MountEntry, mountAt } from './mounts.js';
+import { isRunning, type Registered, registered, serverOf } from './registry.js';
+
+export interface UnmountOptions {
+  /** Take it out of the tree now, whoever uses it; it ends when the last one lets go. */
+  readonly lazy?: boolean;
+}
+
+/** Milliseconds for which a busy mount that nobody is seen to use is asked again: a path look-up holds it in passing. */
+const PATIENCE = 2000;
+/** Milliseconds for a server to end after its mount has. It may be unpacking a large block. */
+const RELEASE = 30_000;
+const STEP = 50;
+
+/**
+ * Unmounts the asof mount on `dir` and waits for its server to let go (not if `lazy`).
+ * Throws NOT_MOUNTED, MOUNT_BUSY or IO.
+ */
+export async function unmountAt(dir: string, options: UnmountOptions = {}): Promise<void> {
+  const point = await canonical(dir);
+  const mount = mountAt(point);
+  if (!mount) {
+    throw new AsofError('NOT_MOUNTED', `nothing is mounted on ${point}`, 'asof umount takes the mount point');
+  }
+  const server = serverOf(mount);
+  if (mount.type !== FS_TYPE && !server) {
+    throw new AsofError(
+      'NOT_MOUNTED',
+      `what is mounted on ${point} is not asof's: ${mount.source} (${mount.type})`,
+      `umount ${point}`,
+    );
+  }
+  await unmountEntry(mount, options);
+  if (server && !options.lazy && server.pid !== process.pid) await released(server);
+}
+
+/** Unmounts `mount`, or does nothing where it is gone already. Throws MOUNT_BUSY or IO. */
+export async function unmountEntry(mount: MountEntry, options: UnmountOptions = {}): Promise<void> {
+  const lazy = options.lazy ?? false;
+  const point = mount.mountPoint;
+  const end = Date.now() + PATIENCE;
+  while (isMounted(mount.id)) {
+    // umount(2) takes a path, and so whatever is uppermost there.
+    const top = mountAt(point);
+    if (top && top.id !== mount.id) {
+      throw busy(point, `${top.source} (${top.type}) is mounted over it`, `umount ${point}`);
+    }
+    try {
+      await detach(point, lazy);
+      return;
+    } catch (error) {
+      const errno = errnoOf(error);
+      if (!isMounted(mount.id)) return;
+      if (errno !== 'EBUSY') {
+        const hint = errno === 'EPERM' ? 'unmount as the user who mounted it, or as root' : '';
+        throw new AsofError('IO', `cannot unmount ${point}: ${errno || String(error)}`, hint, {
+          cause: error,
+        });
+      }
+    }
+    const holders = await holdersOf(mount);
+    if (holders.length > 0) {
+      const first = holders.find(holder => holder.release)?.release;
+      throw busy(point, `in use by ${holders.map(holder => holder.who).join(', ')}`, first);
+    }
+    if (Date.now() >= end) throw busy(point, 'in use, by nobody whom this user may see');
+    await sleep(STEP);
+  }
+}
+
+function busy(point: string, why: string, release?: string): AsofError {
+  const lazy = `asof umount --lazy ${point}`;
+  return new AsofError(
+    'MOUNT_BUSY',
+    `${point} is busy: ${why}`,
+    release ? `${release} first, or ${lazy}` : lazy,
+  );
+}
+
+/** Waits until `server` has taken its entry back, or is no more. */
+async function released(server: Registered): Promise<void> {
+  const end = Date.now() + RELEASE;
+  const serves = () =>
+    registered().some(entry => entry.pid === server.pid && entry.mountId === server.mountId);
+  while (isRunning(server) && serves()) {
+    if (Date.now() >= end) {
+      throw new AsofError(
+        'MOUNT_BUSY',
+        `${server.mountPoint} is unmounted, but its server (pid ${server.pid}) still reads ${server.source}`,
+        `kill ${server.pid}`,
+      );
+    }
+    await sleep(STEP / 2);
+  }
+}
