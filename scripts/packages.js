@@ -1,0 +1,99 @@
+/**
+ * Which Debian packages are needed for what: the one table. It is asked by the set-up scripts, which install what is
+ * missing, and by the tests, which name the package of a program that they miss.
+ *
+ * A package counts as present where its proof is: a program on the PATH, a header, or a shared library. Whoever has
+ * these from elsewhere needs neither Debian nor apt.
+ */
+import { accessSync, constants, existsSync, readdirSync } from 'node:fs';
+import { delimiter, join } from 'node:path';
+
+/**
+ * `need`: build (compiling the addon), run (mounting), demo (npm start), test (the peers that tests compare with),
+ * bench (the peers that are measured). `proof`: what the package is wanted for.
+ */
+export const PACKAGES = [
+  { name: 'g++', need: 'build', proof: { program: 'g++' }, what: 'compiles the addon' },
+  { name: 'make', need: 'build', proof: { program: 'make' }, what: 'compiles the addon' },
+  { name: 'python3', need: 'build', proof: { program: 'python3' }, what: 'node-gyp runs on it' },
+  { name: 'libc6-dev', need: 'build', proof: { header: 'stdio.h' }, what: 'headers of the C library' },
+  { name: 'linux-libc-dev', need: 'build', proof: { header: 'linux/fuse.h' }, what: 'headers of the kernel' },
+  { name: 'libdeflate-dev', need: 'build', proof: { header: 'libdeflate.h' }, what: 'unpacks zlib clusters' },
+  { name: 'libzstd-dev', need: 'build', proof: { header: 'zstd.h' }, what: 'unpacks zstd clusters' },
+  { name: 'fuse3', need: 'run', proof: { program: 'fusermount3' }, what: 'mounts without root' },
+  { name: 'libfuse2', need: 'run', proof: { library: 'libfuse.so.2' }, what: 'the driver fuse-native' },
+  { name: 'qemu-utils', need: 'demo', proof: { program: 'qemu-img' }, what: 'qemu-img, qemu-io, qemu-nbd' },
+  { name: 'e2fsprogs', need: 'demo', proof: { program: 'debugfs' }, what: 'mke2fs, debugfs, e2fsck' },
+  { name: 'fio', need: 'test', proof: { program: 'fio' }, what: 'verified patterns; the load of benchmarks' },
+  { name: 'util-linux', need: 'test', proof: { program: 'losetup' }, what: 'losetup, partx, findmnt' },
+  { name: 'mount', need: 'test', proof: { program: 'mount' }, what: 'mount, umount' },
+  { name: 'xfsprogs', need: 'test', proof: { program: 'mkfs.xfs' }, what: 'file systems to mount' },
+  { name: 'btrfs-progs', need: 'test', proof: { program: 'mkfs.btrfs' }, what: 'file systems to mount' },
+  { name: 'xz-utils', need: 'test', proof: { program: 'xz' }, what: 'unpacks sample images' },
+  { name: 'zstd', need: 'test', proof: { program: 'zstd' }, what: 'an oracle for zstd frames' },
+  { name: 'qemu-system-common', need: 'bench', proof: { program: 'qemu-storage-daemon' }, what: 'a peer' },
+  { name: 'xmount', need: 'bench', proof: { program: 'xmount' }, what: 'a peer' },
+  { name: 'libqcow-utils', need: 'bench', proof: { program: 'qcowmount' }, what: 'a peer' },
+];
+
+/** Programs whose package has another program as its proof. */
+const ALSO = {
+  'qemu-io': 'qemu-utils',
+  'qemu-nbd': 'qemu-utils',
+  mke2fs: 'e2fsprogs',
+  e2fsck: 'e2fsprogs',
+  partx: 'util-linux',
+  umount: 'mount',
+};
+
+const SBIN = ['/usr/local/sbin', '/usr/sbin', '/sbin'];
+
+/** The path of a program, undefined where there is none; administrators' folders count, whoever asks. */
+export function findProgram(name) {
+  for (const folder of [...(process.env.PATH ?? '').split(delimiter), ...SBIN]) {
+    if (!folder) continue;
+    const path = join(folder, name);
+    try {
+      accessSync(path, constants.X_OK);
+      return path;
+    } catch {
+      // Not in this folder.
+    }
+  }
+  return undefined;
+}
+
+/** The package that has the program, for a message. */
+export function packageOf(program) {
+  return PACKAGES.find(({ proof }) => proof.program === program)?.name ?? ALSO[program] ?? program;
+}
+
+/** Those packages of the `needs` whose proof is not there, in the table's order. */
+export function missingPackages(needs) {
+  return PACKAGES.filter(({ need, proof }) => needs.includes(need) && !present(proof));
+}
+
+function present({ program, header, library }) {
+  if (program) return findProgram(program) !== undefined;
+  if (header) return headerFolders().some(folder => existsSync(join(folder, header)));
+  return libraryFolders().some(folder => existsSync(join(folder, library)));
+}
+
+function headerFolders() {
+  const root = '/usr/include';
+  const more = (process.env.CPATH ?? '').split(delimiter).filter(Boolean);
+  return [...more, '/usr/local/include', root, ...multiarch(root)];
+}
+
+function libraryFolders() {
+  const roots = ['/lib', '/usr/lib', '/lib64', '/usr/lib64', '/usr/local/lib'];
+  return roots.flatMap(root => [root, ...multiarch(root)]);
+}
+
+/** Debian's folders of one architecture, such as /usr/lib/x86_64-linux-gnu. */
+function multiarch(root) {
+  if (!existsSync(root)) return [];
+  return readdirSync(root)
+    .filter(name => /-linux-gnu\w*$/.test(name))
+    .map(name => join(root, name));
+}

@@ -1,0 +1,79 @@
+/**
+ * `npm test [FILES]`: sets up, lints, runs every test (or the named compiled files), and says in its last line how
+ * it went. It fails where tap does, where the linter does, and where the tests left mounts, loop devices or
+ * processes behind.
+ */
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { ROOT } from './build.js';
+import { leftovers } from './leftovers.js';
+import { run, setup } from './setup.js';
+
+async function main() {
+  setup(['build'], ['run', 'demo', 'test', 'bench']);
+  if (!command('lint', 'node_modules/@biomejs/biome/bin/biome', ['check', '.'])) return 1;
+
+  // All that the tests make lies in one folder: what is left of them is recognised by it.
+  const scratch = mkdtempSync(join(tmpdir(), 'asof-test-'));
+  const report = join(scratch, 'report.tap');
+  const files = process.argv.slice(2).map(compiled);
+  const passed = command('tap', 'node_modules/tap/dist/esm/run.mjs', [`--output-file=${report}`, ...files], {
+    TMPDIR: scratch,
+  });
+  const text = existsSync(report) ? readFileSync(report, 'utf8') : '';
+  const left = await settled([scratch, join(ROOT, '.tap')]);
+  for (const line of left) console.log(`left behind: ${line}`);
+  if (left.length === 0) rmSync(scratch, { recursive: true, force: true });
+
+  for (const line of skips(text)) console.log(`skipped: ${line}`);
+  const count = totals(text);
+  console.log(`${count.pass} passed, ${count.fail} failed, ${count.skip + count.todo} skipped`);
+  return passed && left.length === 0 && count.pass > 0 ? 0 : 1;
+}
+
+/** `test/x.test.ts` may be named instead of what it is compiled to. */
+function compiled(file) {
+  const match = /^(?:\.\/)?(test\/.*)\.ts$/.exec(file);
+  return match ? `dist/${match[1]}.js` : file;
+}
+
+function command(what, script, args, env = {}) {
+  const result = spawnSync(process.execPath, [script, ...args], {
+    cwd: ROOT,
+    stdio: ['ignore', 'inherit', 'inherit'],
+    env: { ...process.env, ...env },
+  });
+  if (result.status !== 0) console.log(`${what}: failed (${result.signal ?? `status ${result.status}`})`);
+  return result.status === 0;
+}
+
+/** A server that was told to end may take a moment. */
+async function settled(folders) {
+  let left = leftovers(folders);
+  for (let i = 0; i < 50 && left.length > 0; i++) {
+    await sleep(100);
+    left = leftovers(folders);
+  }
+  return left;
+}
+
+/** tap closes its report with its own totals of assertions: `# { total: 7, pass: 4, todo: 1, skip: 2 }`. */
+function totals(text) {
+  const count = { pass: 0, fail: 0, skip: 0, todo: 0 };
+  const last = text.match(/^# \{ total: .*\}$/gm)?.at(-1) ?? '';
+  for (const key of Object.keys(count))
+    count[key] = Number(new RegExp(`${key}: (\\d+)`).exec(last)?.[1] ?? 0);
+  return count;
+}
+
+/** The titles of what was skipped, with the reason. */
+function skips(text) {
+  return [...text.matchAll(/^ *ok \d+ - (.*) # SKIP ?(.*)$/gm)].map(
+    ([, title, why]) => `${title}${why ? `: ${why}` : ''}`,
+  );
+}
+
+await run(main);
