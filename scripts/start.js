@@ -55,7 +55,7 @@ function tellStory(image, points) {
     const disk = join(MOUNT, point.moment, 'disk');
     const { stdout, stderr } = tool('debugfs', ['-R', 'cat accounts/november.csv', disk]);
     const lift = stdout.split('\n').find(line => line.includes('lift'));
-    const answer = lift ?? stderr.split('\n').find(line => line.includes('not found')) ?? stderr.trim();
+    const answer = lift ?? (stderr.includes('File not found') ? 'the file is not there' : stderr.trim());
     console.log(`  ${point.moment}  ${point.name.padEnd(SNAPSHOT.length)}  ${answer}`);
   }
 }

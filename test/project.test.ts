@@ -75,7 +75,11 @@ t.test('most source files are short, and long ones begin with why', async t => {
   const lengths = sources.map(path => read(path).split('\n').length).sort((a, b) => a - b);
   const middle = lengths[lengths.length >> 1] ?? 0;
   t.ok(middle <= 120, `the median file has ${middle} lines`);
-  for (const path of sources) t.match(read(path), /^(\/\*\*|\/\/|#!)/, `${path} begins with why it exists`);
+  for (const path of sources) {
+    const text = read(path);
+    if (text.split('\n').length <= 40) continue;
+    t.ok(/^(\/\*\*|\/\/)/.test(text), `${path} begins with why it exists`);
+  }
 });
 
 t.test('no file speaks of the machine it was written on', async t => {

@@ -3,7 +3,7 @@
  */
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { run } from '../peers.js';
+import { attempt, run } from '../peers.js';
 
 /** A generator of integers below `limit`, the same for the same seed (mulberry32). */
 export function random(seed: number): (limit: number) => number {
@@ -36,6 +36,8 @@ export interface LayerOptions {
   readonly subclusters: boolean;
   /** Name, relative to the image's folder, of the image below. */
   readonly base?: string | undefined;
+  /** It has clusters of its own already. */
+  readonly written?: boolean;
 }
 
 /** An image of its own or an overlay, with about a dozen changes. */
@@ -57,34 +59,42 @@ export async function change(folder: string, layer: LayerOptions): Promise<void>
   await writeFile(bytes, pattern(layer.seed));
   const next = random(layer.seed);
   const clusters = Math.floor(layer.size / layer.clusterSize);
-  const commands: string[] = [];
-  for (let i = 0; i < 12; i++) {
+  const commands = packed(layer, bytes, next);
+  for (let i = 0; i < 8; i++) {
     const first = next(clusters);
     const offset = first * layer.clusterSize;
     const whole = Math.min(1 + next(3), clusters - first) * layer.clusterSize;
     const sector = next(Math.floor(layer.size / 512)) * 512;
     const some = Math.min((1 + next(300)) * 512, layer.size - sector);
-    const packed = layer.compression !== 'none' && i % 3 !== 0;
     const kinds = [
-      packed ? `write -c -s ${bytes} ${offset} ${layer.clusterSize}` : `write -s ${bytes} ${sector} ${some}`,
-      packed ? `write -c -s ${bytes} ${offset} ${layer.clusterSize}` : `write -s ${bytes} ${offset} ${whole}`,
       `write -s ${bytes} ${sector} ${some}`,
+      `write -s ${bytes} ${offset} ${whole}`,
       `write -z ${offset} ${whole}`,
       `write -z -u ${offset} ${whole}`,
       `discard ${offset} ${whole}`,
     ];
-    commands.push(kinds[i < 6 ? i : next(kinds.length)]!);
+    commands.push(kinds[i < kinds.length ? i : next(kinds.length)]!);
   }
   // The last sector, in the cluster that the disk's end cuts.
   commands.push(`write -s ${bytes} ${layer.size - 512} 512`);
   await qemuIo(folder, layer.file, commands);
 }
 
-/** Runs `commands` in one qemu-io; which ends with 0 whatever failed, so that its words are looked at. */
+/** Writes of packed clusters. They come first, each to a place of its own: QEMU refuses one where a cluster is. */
+function packed(layer: LayerOptions, bytes: string, next: (limit: number) => number): string[] {
+  if (layer.compression === 'none' || layer.written) return [];
+  const clusters = Math.floor(layer.size / layer.clusterSize);
+  const places = new Set(Array.from({ length: 6 }, () => next(clusters)));
+  const size = layer.clusterSize;
+  return [...places].map(place => `write -c -s ${bytes} ${place * size} ${size}`);
+}
+
+/** Runs `commands` in one qemu-io, whose words tell better than its status what failed. */
 export async function qemuIo(folder: string, file: string, commands: readonly string[]): Promise<void> {
-  const out = await run('qemu-io', ['-f', 'qcow2', ...commands.flatMap(one => ['-c', one]), file], {
-    cwd: folder,
-  });
-  const bad = out.split('\n').find(line => /fail|error|invalid|cannot|not supported/i.test(line));
+  const args = ['-f', 'qcow2', ...commands.flatMap(one => ['-c', one]), file];
+  const { stdout, stderr } = await attempt('qemu-io', args, { cwd: folder });
+  const bad = `${stdout}\n${stderr}`
+    .split('\n')
+    .find(line => /fail|error|invalid|cannot|not supported/i.test(line));
   if (bad) throw new Error(`qemu-io on ${file}: ${bad}`);
 }

@@ -92,7 +92,7 @@ t.test('internal snapshots, each with its own size, in an overlay', { skip }, as
   const kind: Kind = { version: 3, clusterSize: 65_536, compression: 'zlib', subclusters: false };
   const files = await makeChain(folder, [kind, kind], 90_000);
   const head = files.at(-1)!;
-  const layer = { ...kind, file: head, size: sizeOf(kind, 5) };
+  const layer = { ...kind, file: head, size: sizeOf(kind, 5), written: true };
   await run('qemu-img', ['snapshot', '-c', 'first', head], { cwd: folder });
   await change(folder, { ...layer, seed: 90_010 });
   await run('qemu-img', ['resize', '-q', '-f', 'qcow2', head, String(layer.size + 3 * 65_536)], {
