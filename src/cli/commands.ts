@@ -1,0 +1,35 @@
+/**
+ * The commands, in the order in which `asof --help` lists them. A command is one file and one line here; its file is
+ * loaded when it is the one that runs.
+ */
+import type { Command } from 'commander';
+
+export interface CommandEntry {
+  readonly name: string;
+  readonly summary: string;
+  /** `define` adds arguments, options, examples and the action. The action sets `process.exitCode` if it is not 0. */
+  readonly load: () => Promise<{ readonly define: (command: Command) => void }>;
+}
+
+export const COMMANDS: readonly CommandEntry[] = [
+  {
+    name: 'mount',
+    summary: 'show every point of an image and its chain as a read-only disk',
+    load: () => import('./mount.js'),
+  },
+  { name: 'umount', summary: 'end a mount', load: () => import('./umount.js') },
+  {
+    name: 'info',
+    summary: 'format, features and sizes of an image and of all that it stands on',
+    load: () => import('./info.js'),
+  },
+  { name: 'points', summary: 'every point in time that can be opened', load: () => import('./points.js') },
+  { name: 'map', summary: 'where the bytes of a point lie', load: () => import('./map.js') },
+  {
+    name: 'check',
+    summary: 'look for defects in an image and in all that it stands on',
+    load: () => import('./check.js'),
+  },
+  { name: 'read', summary: 'bytes of a point, to standard output', load: () => import('./read.js') },
+  { name: 'compare', summary: 'the ranges in which two points differ', load: () => import('./compare.js') },
+];

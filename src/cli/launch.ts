@@ -1,0 +1,93 @@
+/**
+ * The launcher of a mount in the background. It imports next to nothing, starts the server at once, and ends when
+ * the server says over a pipe what to print and with which status.
+ *
+ * The pipe is the server's descriptor 3. The server sends one line of JSON (`Answer`); where its status is 0 the
+ * launcher answers `ok`. A server whose launcher goes away without that `ok` unmounts and ends, so that an
+ * interrupted command leaves nothing behind.
+ */
+import { spawn } from 'node:child_process';
+import { closeSync, lstatSync, mkdirSync, openSync, readFileSync, unlinkSync } from 'node:fs';
+import { join } from 'node:path';
+
+export interface Answer {
+  readonly stdout: string;
+  readonly stderr: string;
+  readonly exit: number;
+}
+
+/** Environment variable that tells the server where its log is. */
+export const LOG_VARIABLE = 'ASOF_SERVER_LOG';
+
+/** `argv` is that of the mount command, without node and script. Does not return before the process ends. */
+export async function launch(argv: readonly string[]): Promise<never> {
+  const path = logPath();
+  let log: number | 'ignore' = 'ignore';
+  if (path !== undefined) log = openSync(path, 'ax', 0o600);
+  const server = spawn(process.execPath, [new URL('server.js', import.meta.url).pathname, ...argv], {
+    // A session of its own: no controlling terminal, and none of the launcher's signals.
+    detached: true,
+    stdio: ['ignore', log, log, 'pipe'],
+    env: { ...process.env, [LOG_VARIABLE]: path ?? '' },
+  });
+  if (log !== 'ignore') closeSync(log);
+  const answer = await new Promise<Answer>(done => {
+    const pipe = server.stdio[3] as import('node:net').Socket;
+    let text = '';
+    pipe.setEncoding('utf8');
+    pipe.on('data', (piece: string) => {
+      text += piece;
+      if (!text.includes('\n')) return;
+      const said = JSON.parse(text) as Answer;
+      if (said.exit === 0) pipe.end('ok\n', () => done(said));
+      else done(said);
+    });
+    pipe.on('error', () => {});
+    server.on('error', error => done(died(String(error), path)));
+    server.on('exit', (code, signal) => {
+      // What it said before may still be on its way.
+      setImmediate(() => done(died(signal ? `was killed by ${signal}` : `ended with status ${code}`, path)));
+    });
+  });
+  if (answer.exit !== 0) removeEmpty(path);
+  process.stdout.write(answer.stdout);
+  process.stderr.write(answer.stderr);
+  process.exit(answer.exit);
+}
+
+export { launch as main };
+
+function died(how: string, path: string | undefined): Answer {
+  const log = path === undefined ? '' : readFileSync(path, 'utf8').slice(-4096);
+  return {
+    stdout: '',
+    stderr: `asof: the server ${how} before the mount was ready\n${log}`,
+    exit: 2,
+  };
+}
+
+/**
+ * A new log in a folder that nobody else can write to: $XDG_RUNTIME_DIR/asof, /run/asof for root, else
+ * /tmp/asof-UID. undefined where there is none: the server then has no log.
+ */
+function logPath(): string | undefined {
+  const uid = process.getuid?.() ?? 0;
+  const runtime = process.env['XDG_RUNTIME_DIR'];
+  const folder = runtime ? join(runtime, 'asof') : uid === 0 ? '/run/asof' : `/tmp/asof-${uid}`;
+  try {
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    const stat = lstatSync(folder);
+    if (!stat.isDirectory() || stat.uid !== uid || (stat.mode & 0o022) !== 0) return undefined;
+  } catch {
+    return undefined;
+  }
+  return join(folder, `mount-${Date.now()}-${process.pid}.log`);
+}
+
+function removeEmpty(path: string | undefined): void {
+  try {
+    if (path !== undefined && lstatSync(path).size === 0) unlinkSync(path);
+  } catch {
+    // Somebody else has tidied up.
+  }
+}

@@ -1,0 +1,61 @@
+/**
+ * Options that several commands have, and what they say in words.
+ */
+import { type Command, Option } from 'commander';
+import type { ImageOptions } from '../service.js';
+import { parseSize } from './size.js';
+
+export interface JsonFlag {
+  readonly json?: boolean;
+}
+
+/** Of every command that opens an image. */
+export interface ImageFlags extends JsonFlag {
+  readonly search: readonly string[];
+  readonly format?: string;
+  readonly parentFormat?: string;
+  readonly cache?: number;
+}
+
+export function withJson(command: Command): Command {
+  return command.option('--json', 'answer, and report an error, as JSON');
+}
+
+/** FILE, and how it is opened. */
+export function withImage(command: Command): Command {
+  return command
+    .argument('<FILE>', 'the image; of a chain, its newest member')
+    .option(
+      '--search <DIR>',
+      'a folder in which parents may be found, after the image’s own; repeatable',
+      (folder: string, before: readonly string[]) => [...before, folder],
+      [] as readonly string[],
+    )
+    .option('--format <NAME>', 'the format of FILE (recognised unless given): qcow2, raw')
+    .option('--parent-format <NAME>', 'the format of a parent of which nothing tells it');
+}
+
+/** `--point`, of commands that look at one point. */
+export function withPoint(command: Command): Command {
+  return command.option(
+    '--point <ID>',
+    'the id, name or moment of a point, or @TIME for the newest at or before it (the newest point unless given)',
+  );
+}
+
+export function withCache(command: Command): Command {
+  return command.addOption(
+    new Option('--cache <SIZE>', 'bytes of unpacked blocks to keep, such as 64M or 1G')
+      .default(undefined, '128M')
+      .argParser(text => parseSize(text, '--cache')),
+  );
+}
+
+export function imageOptions(flags: ImageFlags): ImageOptions {
+  return {
+    search: flags.search,
+    format: flags.format,
+    parentFormat: flags.parentFormat,
+    ...(flags.cache === undefined ? {} : { cacheBytes: flags.cache }),
+  };
+}

@@ -1,0 +1,156 @@
+/**
+ * The server of a mount: opens, mounts, says that it is ready, and stays until the mount has ended.
+ *
+ * States: opening → mounted → (a signal, or the launcher gone: unmounting) → ended. The first SIGINT, SIGTERM or
+ * SIGHUP unmounts; where somebody is inside, the mount is detached and the server stays until the last one has let
+ * go. A second signal ends the process at once. This process must never touch its own mount: the thread that would
+ * answer is the one that waits. It therefore works in `/`.
+ */
+import { statSync, unlinkSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { AsofError, EXIT } from '../errors.js';
+import { createLog, LOG_LEVELS, type Logger, type LogLevel } from '../log.js';
+import type { DriverName, ImageOptions, Mounted } from '../service.js';
+import { printable } from './columns.js';
+import { EXIT_BUG } from './failure.js';
+import { LOG_VARIABLE } from './launch.js';
+import { Launcher } from './launcher.js';
+
+/** Milliseconds that a forced end waits for the mount to be detached. */
+const FORCED_MS = 2000;
+
+export interface ServeRequest {
+  readonly file: string;
+  readonly directory: string;
+  readonly image: ImageOptions;
+  readonly allowOther: boolean;
+  readonly driver: DriverName | undefined;
+  readonly logLevel: LogLevel | undefined;
+  readonly json: boolean;
+}
+
+let connected: Launcher | undefined;
+
+/** This process is a server in the background: descriptor 3 leads to its launcher. */
+export function connectLauncher(): Launcher {
+  connected = new Launcher(3);
+  return connected;
+}
+
+export function launcher(): Launcher | undefined {
+  return connected;
+}
+
+/** Resolves when the mount has ended. Throws what opening and mounting throw. */
+export async function serve(request: ServeRequest): Promise<void> {
+  const stop = new Stop();
+  const level = logLevel(request.logLevel);
+  const mountPoint = resolve(request.directory);
+  const { countAllocations, mountDriver, OpenedImage, treeOf } = await import('../service.js');
+  const image = new OpenedImage(request.file, request.image);
+  process.chdir('/');
+  const driver = await mountDriver(request.driver);
+  const { allowOther } = request;
+  const mounted = await driver.mount(treeOf(image), { mountPoint, source: image.path, allowOther });
+  stop.force = () => endNow(mounted, EXIT.refused);
+  const logFile = connected ? process.env[LOG_VARIABLE] || null : null;
+  const points = image.points.length;
+  const state = {
+    mountPoint,
+    image: image.path,
+    points,
+    driver: driver.name,
+    pid: process.pid,
+    log: logFile,
+  };
+  const text = request.json
+    ? `${JSON.stringify(state, null, 2)}\n`
+    : readyText(image.path, mountPoint, points);
+  if (connected) {
+    await connected.answer({ stdout: text, stderr: '', exit: EXIT.sound });
+    if (!(await connected.taken)) stop.now('the launcher has gone');
+    connected.close();
+  } else {
+    process.stdout.write(text);
+  }
+  const log = createLog(level);
+  process.on('uncaughtException', error => {
+    log.fatal({ err: error }, 'a bug; the mount ends');
+    endNow(mounted, EXIT_BUG);
+  });
+  log.info(state, 'mounted');
+  const counting = new AbortController();
+  countAllocations(image, counting.signal).catch((error: unknown) => {
+    log.error({ err: error }, 'the allocation cannot be counted');
+  });
+  stop.asked.then(why => unmount(mounted, why, log));
+  const reason = await mounted.ended;
+  counting.abort();
+  log.info({ mountPoint, reason }, 'ended');
+  image.close();
+  if (logFile !== null) removeEmpty(logFile);
+  if (reason === 'failed') process.exitCode = EXIT.refused;
+}
+
+async function unmount(mounted: Mounted, why: string, log: Logger): Promise<void> {
+  try {
+    await mounted.unmount();
+  } catch (error) {
+    log.warn({ why, err: error }, 'in use: detached, and ends when the last user has let go');
+    await mounted.unmount({ lazy: true });
+  }
+}
+
+/** The wish to end: a signal, or a launcher that has gone. */
+class Stop {
+  readonly asked: Promise<string>;
+  /** What a second signal does. */
+  force: () => void = () => process.exit(EXIT.refused);
+  #ask: (why: string) => void = () => {};
+  #count = 0;
+
+  constructor() {
+    this.asked = new Promise(done => {
+      this.#ask = done;
+    });
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+      process.on(signal, () => {
+        if (++this.#count > 1) this.force();
+        this.#ask(signal);
+      });
+    }
+  }
+
+  now(why: string): void {
+    this.#ask(why);
+  }
+}
+
+/** Detaches and ends, however the unmount goes. */
+function endNow(mounted: Mounted, status: number): void {
+  const end = () => process.exit(status);
+  setTimeout(end, FORCED_MS);
+  mounted.unmount({ lazy: true }).then(end, end);
+}
+
+/** Throws USAGE where ASOF_LOG is no level; `--log-level` has been checked by commander. */
+function logLevel(flag: LogLevel | undefined): LogLevel {
+  const text = flag ?? process.env['ASOF_LOG'] ?? 'warn';
+  const level = LOG_LEVELS.find(one => one === text);
+  if (level) return level;
+  throw new AsofError('USAGE', `ASOF_LOG is ${JSON.stringify(text)}; allowed are ${LOG_LEVELS.join(', ')}`);
+}
+
+function readyText(path: string, mountPoint: string, points: number): string {
+  const many = points === 1 ? '1 point' : `${points} points`;
+  return `${printable(`${path} is mounted on ${mountPoint}: ${many}`)}\n`;
+}
+
+/** A log in which nothing stands tells nobody anything. */
+function removeEmpty(path: string): void {
+  try {
+    if (statSync(path).size === 0) unlinkSync(path);
+  } catch {
+    // Somebody else has tidied up.
+  }
+}

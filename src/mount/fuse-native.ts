@@ -1,0 +1,335 @@
+/**
+ * The second mount driver: the same tree over the package fuse-native (libfuse 2), for macOS and for hosts where the
+ * native session cannot be used. Names and attributes pass through JavaScript; bytes of disks do not: the engine
+ * fills libfuse's buffer.
+ *
+ * What the package does not do by itself, and how it is done here:
+ * - It knows no option `ro`, and its own unmount is always lazy: both are replaced.
+ * - It hands libfuse's buffer to a read for as long as the read takes, but takes it back after a time-out: none is set.
+ * - It does not tell when somebody else unmounts. libfuse then closes its descriptor of /dev/fuse, which is seen in
+ *   /proc/self/fd; elsewhere than on Linux only the own unmount is known.
+ * - libfuse 2 cannot answer SEEK_DATA and SEEK_HOLE, so that a disk counts as all data.
+ *
+ * Attributes are not cached by the kernel (`attr_timeout=0`), for a text file may grow; pages are kept while size
+ * and modification time stay (`auto_cache`), which for a disk is for ever.
+ */
+import { readdirSync, readlinkSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { AsofError, errnoOf } from '../errors.js';
+import type { EndReason, MountDriver, Mounted, MountOptions } from './driver.js';
+import { type Entry, numbered, type Tree } from './tree.js';
+import { unmountAt } from './unmount.js';
+
+/** The part of the package that is used; it comes without types. */
+interface Fuse {
+  mount(done: (error: Error | null) => void): void;
+  unmount(done: (error: Error | null) => void): void;
+  _fuseOptions: () => string;
+}
+interface FusePackage {
+  new (mountPoint: string, operations: Operations, options: { timeout: false }): Fuse;
+  unmount: (mountPoint: string, done: (error: Error | null) => void) => void;
+}
+
+type Answer<T> = (status: number, value?: T) => void;
+
+interface Operations {
+  getattr(path: string, answer: Answer<Stat>): void;
+  readdir(path: string, answer: Answer<string[]>): void;
+  open(path: string, flags: number, answer: Answer<number>): void;
+  release(path: string, handle: number, answer: Answer<never>): void;
+  read(
+    path: string,
+    handle: number,
+    buffer: Buffer,
+    length: number,
+    offset: number,
+    answer: Answer<never>,
+  ): void;
+  statfs(path: string, answer: Answer<Record<string, number>>): void;
+}
+
+interface Stat {
+  mode: number;
+  nlink: number;
+  uid: number;
+  gid: number;
+  size: number;
+  blocks: number;
+  blksize: number;
+  mtime: Date;
+  atime: Date;
+  ctime: Date;
+}
+
+const ENOENT = -2;
+const EIO = -5;
+const EBADF = -9;
+const ENOTDIR = -20;
+const EISDIR = -21;
+
+/** Bytes of a request: libfuse 2 takes no larger ones. */
+const MAX_READ = 128 * 1024;
+
+/** Bytes of the path of a mount point and of all options; the package cuts off what is longer. */
+const MAX_TEXT = 1023;
+
+/** Milliseconds between two looks at whether the mount is still there. */
+const WATCH = 100;
+
+/** Milliseconds for which an unmount that meets EBUSY, with nobody seen inside, is tried again. */
+const BUSY_RETRY = 2000;
+
+export const fuseNative: MountDriver = {
+  name: 'fuse-native',
+  unavailable() {
+    const loaded = load();
+    return typeof loaded === 'string' ? loaded : undefined;
+  },
+  mount,
+};
+
+let loaded: FusePackage | string | undefined;
+
+/** The package, or in words why it cannot be used. */
+function load(): FusePackage | string {
+  if (loaded !== undefined) return loaded;
+  try {
+    loaded = createRequire(import.meta.url)('fuse-native') as FusePackage;
+  } catch (error) {
+    const text = error instanceof Error ? error.message.split('\n')[0]! : String(error);
+    if (errnoOf(error) === 'MODULE_NOT_FOUND' && text.includes("'fuse-native'")) {
+      loaded = 'the package fuse-native is not installed (npm install fuse-native)';
+    } else if (text.includes('libfuse')) {
+      loaded = `needs the library libfuse 2, Debian's package libfuse2: ${text}`;
+    } else {
+      loaded = `the package fuse-native does not load: ${text}`;
+    }
+  }
+  return loaded;
+}
+
+async function mount(tree: Tree, options: MountOptions): Promise<Mounted> {
+  const fusePackage = load();
+  if (typeof fusePackage === 'string') {
+    throw new AsofError('DRIVER_UNAVAILABLE', `the mount driver fuse-native cannot be used: ${fusePackage}`);
+  }
+  const { mountPoint } = options;
+  const text = optionText(options);
+  if (Buffer.byteLength(mountPoint) > MAX_TEXT) {
+    throw new AsofError('MOUNT_POINT', `${mountPoint} is longer than ${MAX_TEXT} bytes`, '--driver native');
+  }
+  const fuse = new fusePackage(mountPoint, operations(tree), { timeout: false });
+  fuse._fuseOptions = () => text;
+  const before = new Set(fuseDescriptors());
+  await new Promise<void>((done, failed) => {
+    fuse.mount(error => (error ? failed(mountError(mountPoint, error)) : done()));
+  });
+  return watched(
+    fusePackage,
+    fuse,
+    mountPoint,
+    fuseDescriptors().find(fd => !before.has(fd)),
+  );
+}
+
+/** The options of the mount, as libfuse takes them: a comma in a value is escaped. */
+function optionText({ source, allowOther }: MountOptions): string {
+  const name = source.replace(/[\\,]/g, '\\$&');
+  const options = [
+    'ro',
+    'subtype=asof',
+    `max_read=${MAX_READ}`,
+    'sync_read',
+    'auto_cache',
+    'attr_timeout=0',
+    'entry_timeout=3600',
+    ...(allowOther ? ['allow_other'] : []),
+  ].join(',');
+  const all = `-o${options},fsname=${name}`;
+  return Buffer.byteLength(all) <= MAX_TEXT ? all : `-o${options},fsname=asof`;
+}
+
+function mountError(mountPoint: string, error: Error): AsofError {
+  const code = /Mountpoint/.test(error.message) ? 'MOUNT_POINT' : 'MOUNT_FAILED';
+  const what =
+    error.message === 'fuse failed' ? 'libfuse refused; it said why on standard error' : error.message;
+  return new AsofError(code, `cannot mount on ${mountPoint}: ${what}`, '', { cause: error });
+}
+
+/** A mount that is there. `fd` is libfuse's descriptor of /dev/fuse; undefined where that cannot be known. */
+function watched(fusePackage: FusePackage, fuse: Fuse, mountPoint: string, fd: number | undefined): Mounted {
+  let own = false;
+  let finish: (reason: EndReason) => void = () => {};
+  const ended = new Promise<EndReason>(done => {
+    finish = done;
+  });
+  const end = () => {
+    clearInterval(timer);
+    // The mount has gone; what is left is to let go of the event loop, which the package does behind its unmount.
+    const theirs = fusePackage.unmount;
+    fusePackage.unmount = (_mountPoint, done) => done(null);
+    fuse.unmount(() => finish(own ? 'unmounted' : 'unmounted elsewhere'));
+    fusePackage.unmount = theirs;
+  };
+  const timer = setInterval(() => {
+    if (fd !== undefined && !isFuse(fd)) end();
+  }, WATCH);
+  return {
+    mountPoint,
+    ended,
+    async unmount({ lazy = false } = {}) {
+      own = true;
+      try {
+        await withRetry(() => unmountAt(mountPoint, { lazy }));
+      } catch (error) {
+        own = false;
+        throw error;
+      }
+      if (fd === undefined) end();
+      await ended;
+    },
+  };
+}
+
+/** A file system that has just been mounted may be looked at by others (udev, a file manager) for a moment. */
+async function withRetry(unmount: () => Promise<void>): Promise<void> {
+  const until = Date.now() + BUSY_RETRY;
+  for (;;) {
+    try {
+      await unmount();
+      return;
+    } catch (error) {
+      const busy = error instanceof AsofError && error.code === 'MOUNT_BUSY';
+      if (!busy || Date.now() >= until) throw error;
+      await new Promise(done => setTimeout(done, WATCH));
+    }
+  }
+}
+
+/** The descriptors of this process that lead to /dev/fuse. */
+function fuseDescriptors(): number[] {
+  try {
+    return readdirSync('/proc/self/fd').map(Number).filter(isFuse);
+  } catch {
+    return [];
+  }
+}
+
+function isFuse(fd: number): boolean {
+  try {
+    return readlinkSync(`/proc/self/fd/${fd}`) === '/dev/fuse';
+  } catch {
+    return false;
+  }
+}
+
+/** The tree as libfuse asks for it: by path, and by the handle of an open file. */
+function operations(tree: Tree): Operations {
+  const all = numbered(tree);
+  const children = new Map<Entry, Map<string, Entry>>();
+  for (const { parent, entry } of all) {
+    const names = children.get(all[parent - 1]!.entry) ?? new Map<string, Entry>();
+    if (entry !== tree) names.set(entry.name, entry);
+    children.set(all[parent - 1]!.entry, names);
+  }
+  const handles = new Map<number, { readonly entry: Entry; readonly text: Buffer }>();
+  const texts = new Map<Entry, { readonly text: string; readonly since: Date }>();
+  let lastHandle = 0;
+
+  const find = (path: string): Entry | undefined => {
+    let entry: Entry | undefined = tree;
+    for (const name of path.split('/').filter(part => part !== '')) {
+      if (entry?.kind !== 'directory') return undefined;
+      entry = children.get(entry)?.get(name) ?? entry.find?.(name);
+    }
+    return entry;
+  };
+
+  /** The text now, and since when it is that: a new time makes the kernel drop what it holds of the old text. */
+  const told = (entry: Entry & { kind: 'text' }) => {
+    const text = entry.text();
+    let known = texts.get(entry);
+    if (known?.text !== text) {
+      known = { text, since: known ? new Date() : entry.modified };
+      texts.set(entry, known);
+    }
+    return known;
+  };
+
+  const stat = (entry: Entry): Stat => {
+    const text = entry.kind === 'text' ? told(entry) : undefined;
+    const size = text ? Buffer.byteLength(text.text) : entry.kind === 'disk' ? entry.disk.size : 0;
+    const modified = text?.since ?? entry.modified;
+    const folders =
+      entry.kind === 'directory' ? entry.entries.filter(one => one.kind === 'directory').length : 0;
+    return {
+      mode: entry.kind === 'directory' ? 0o40555 : 0o100444,
+      nlink: entry.kind === 'directory' ? 2 + folders : 1,
+      uid: process.getuid?.() ?? 0,
+      gid: process.getgid?.() ?? 0,
+      size,
+      blocks: Math.ceil(size / 512),
+      blksize: MAX_READ,
+      mtime: modified,
+      atime: modified,
+      ctime: modified,
+    };
+  };
+
+  return {
+    getattr(path, answer) {
+      const entry = find(path);
+      if (entry) answer(0, stat(entry));
+      else answer(ENOENT);
+    },
+    readdir(path, answer) {
+      const entry = find(path);
+      if (!entry) answer(ENOENT);
+      else if (entry.kind !== 'directory') answer(ENOTDIR);
+      else answer(0, ['.', '..', ...entry.entries.map(({ name }) => name)]);
+    },
+    open(path, _flags, answer) {
+      const entry = find(path);
+      if (!entry) return answer(ENOENT);
+      if (entry.kind === 'directory') return answer(EISDIR);
+      do lastHandle = (lastHandle + 1) % 2 ** 31;
+      while (handles.has(lastHandle));
+      const text = entry.kind === 'text' ? Buffer.from(told(entry).text) : Buffer.alloc(0);
+      handles.set(lastHandle, { entry, text });
+      answer(0, lastHandle);
+    },
+    release(_path, handle, answer) {
+      handles.delete(handle);
+      answer(0);
+    },
+    read(_path, handle, buffer, length, offset, answer) {
+      const opened = handles.get(handle);
+      if (!opened) return answer(EBADF);
+      const { entry, text } = opened;
+      const size = entry.kind === 'disk' ? entry.disk.size : text.length;
+      const count = Math.max(0, Math.min(length, size - offset));
+      if (count === 0) return answer(0);
+      if (entry.kind !== 'disk') return answer(text.copy(buffer, 0, offset, offset + count));
+      // Whatever went wrong, it is an error for all of the request: never fewer bytes, never other bytes.
+      entry.disk.native.read(offset, buffer.subarray(0, count)).then(
+        () => answer(count),
+        () => answer(EIO),
+      );
+    },
+    statfs(_path, answer) {
+      const bytes = all.reduce((sum, { entry }) => sum + (entry.kind === 'disk' ? entry.disk.size : 0), 0);
+      answer(0, {
+        bsize: 4096,
+        frsize: 4096,
+        blocks: Math.min(2 ** 32 - 1, Math.ceil(bytes / 4096)),
+        bfree: 0,
+        bavail: 0,
+        files: all.length,
+        ffree: 0,
+        favail: 0,
+        namemax: 255,
+      });
+    },
+  };
+}

@@ -1,0 +1,314 @@
+/**
+ * Composition: the one file that knows the image formats and the mount drivers. Front ends ask it alone.
+ *
+ * An opened image is its chain, the points of the chain, and a disk for each point that somebody asks for. A disk
+ * compiles nothing before its first read, so that a mount of a thousand points costs what its names cost.
+ */
+import { fstatSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { resolve } from 'node:path';
+import { Disk, type OnDamage } from './block/disk.js';
+import { AsofError } from './errors.js';
+import { type Chain, openChain } from './image/chain.js';
+import { check as checkChain } from './image/check.js';
+import { compare as compareDisks, type Difference } from './image/compare.js';
+import type { Finding } from './image/finding.js';
+import { findPoint, type Point, parseTime, pointAt, points as pointsOf } from './image/points.js';
+import type { MountDriver, Mounted, MountOptions } from './mount/driver.js';
+import type { Directory, Entry, Tree } from './mount/tree.js';
+import { Engine } from './native.js';
+
+export type { Difference, Finding, MountDriver, Mounted, MountOptions, OnDamage, Point };
+
+/** Bytes of unpacked blocks that are kept unless the user says otherwise. */
+export const DEFAULT_CACHE = 128 * 2 ** 20;
+
+/** Bytes of map rows that are kept; what is dropped is compiled again when it is needed. */
+const MAP_BYTES = 64 * 2 ** 20;
+
+export interface ImageOptions {
+  /** Folders in which parents and data files may be found, after the image's own. */
+  readonly search?: readonly string[];
+  /** The format of the named file; recognised where absent. */
+  readonly format?: string | undefined;
+  /** The format of a parent that its child does not state and nothing recognises; refused where absent. */
+  readonly parentFormat?: string | undefined;
+  readonly onDamage?: OnDamage;
+  readonly cacheBytes?: number;
+}
+
+/** What `asof info` says of one member. */
+export interface MemberInfo {
+  readonly path: string;
+  readonly format: string;
+  /** Bytes of its virtual disk, and of its file. */
+  readonly size: number;
+  readonly fileSize: number;
+  readonly modified: string;
+  /** Device and inode at the time of opening: tells one file under two names. */
+  readonly identity: string;
+  readonly features: readonly string[];
+  readonly snapshots: number;
+  /** As the member itself names it, or null. */
+  readonly parent: string | null;
+  readonly parentFormat: string | null;
+  readonly dataFile: string | null;
+  readonly troubles: readonly string[];
+}
+
+/** What `asof points`, and info.json in a point's folder, say of a point. */
+export interface PointInfo {
+  readonly id: string;
+  readonly name: string;
+  readonly kind: Point['kind'];
+  readonly time: string;
+  readonly moment: string;
+  readonly size: number;
+  readonly sectorSize: number;
+  readonly format: string;
+  readonly file: string;
+  readonly vmStateSize: number;
+}
+
+export interface ImageInfo {
+  readonly path: string;
+  readonly format: string;
+  readonly size: number;
+  readonly sectorSize: number;
+  readonly members: readonly MemberInfo[];
+  readonly points: readonly PointInfo[];
+}
+
+export class OpenedImage {
+  readonly path: string;
+  /** Newest first; at least one. */
+  readonly points: readonly Point[];
+  readonly #chain: Chain;
+  readonly #onDamage: OnDamage;
+  readonly #cacheBytes: number;
+  readonly #disks = new Map<Point, Disk>();
+  #engine: Engine | undefined;
+
+  /** Throws what `openChain` throws. */
+  constructor(path: string, options: ImageOptions = {}) {
+    this.path = resolve(path);
+    this.#onDamage = options.onDamage ?? 'error';
+    this.#cacheBytes = options.cacheBytes ?? DEFAULT_CACHE;
+    this.#chain = openChain(this.path, options);
+    this.points = pointsOf(this.#chain);
+  }
+
+  get newest(): Point {
+    return this.points[0]!;
+  }
+
+  /** The point that `text` means; the newest where it is undefined. Throws POINT_UNKNOWN. */
+  point(text: string | undefined): Point {
+    if (text === undefined) return this.newest;
+    if (!text.startsWith('@')) return findPoint(this.points, text);
+    const time = timeOf(text.slice(1));
+    return time ? pointAt(this.points, time) : findPoint(this.points, text);
+  }
+
+  /** The disk of `point`: one object, however often it is asked for. Throws ADDON_MISSING. */
+  disk(point: Point): Disk {
+    let disk = this.#disks.get(point);
+    if (!disk) {
+      disk = this.openDisk(point, this.#onDamage);
+      this.#disks.set(point, disk);
+    }
+    return disk;
+  }
+
+  /** A disk of `point` of its own, with its own list of defects; the caller closes it. */
+  openDisk(point: Point, onDamage: OnDamage): Disk {
+    this.#engine ??= new Engine({
+      cacheBytes: this.#cacheBytes,
+      mapBytes: MAP_BYTES,
+      threads: availableParallelism(),
+    });
+    return new Disk(this.#engine, point.open(), onDamage);
+  }
+
+  info(): ImageInfo {
+    const { newest } = this;
+    const top = this.#chain.members[0]!;
+    return {
+      path: this.path,
+      format: top.format,
+      size: newest.size,
+      sectorSize: top.sectorSize,
+      members: this.#chain.members.map(member => {
+        const { dev, ino } = fstatSync(member.file.fd);
+        return {
+          path: member.file.path,
+          format: member.format,
+          size: member.size,
+          fileSize: member.file.size,
+          modified: member.file.modified.toISOString(),
+          identity: `${dev}:${ino}`,
+          features: member.features,
+          snapshots: member.snapshots.length,
+          parent: member.parent?.name ?? null,
+          parentFormat: member.parent?.format ?? null,
+          dataFile: member.dataFile?.file.path ?? null,
+          troubles: member.troubles,
+        };
+      }),
+      points: this.points.map(point => this.pointInfo(point)),
+    };
+  }
+
+  pointInfo(point: Point): PointInfo {
+    const member = this.#chain.members.find(one => one.file.path === point.member)!;
+    return {
+      id: point.id,
+      name: point.name,
+      kind: point.kind,
+      time: point.time.toISOString(),
+      moment: point.moment,
+      size: point.size,
+      sectorSize: member.sectorSize,
+      format: member.format,
+      file: point.member,
+      vmStateSize: point.vmStateSize,
+    };
+  }
+
+  check(): Iterable<Finding> {
+    return checkChain(this.#chain);
+  }
+
+  compare(a: Point, b: Point): AsyncIterable<Difference> {
+    return compareDisks(this.disk(a), this.disk(b));
+  }
+
+  /** Closes every disk, the engine and every file. A second call does nothing. */
+  close(): void {
+    for (const disk of this.#disks.values()) disk.close();
+    this.#disks.clear();
+    this.#engine?.close();
+    this.#engine = undefined;
+    this.#chain.close();
+  }
+}
+
+/**
+ * The last millisecond of what `text` names: a time to the second, by convention of a moment's name, covers all of
+ * it, so that `@` and the name of a folder is that folder. Whole seconds since the epoch are a time too.
+ */
+function timeOf(text: string): Date | undefined {
+  const time = /^\d{1,11}$/.test(text) ? new Date(Number(text) * 1000) : parseTime(text);
+  if (!time || Number.isNaN(time.getTime())) return undefined;
+  return text.includes('.') ? time : new Date(time.getTime() + 999);
+}
+
+/** The tree that `asof mount` shows of an image: docs/design.md, "The mount". */
+export function treeOf(image: OpenedImage): Tree {
+  const { newest } = image;
+  const folders = new Map<Point, Directory>();
+  const oldest = Math.min(...image.points.map(point => point.time.getTime()));
+  for (const point of image.points) {
+    folders.set(point, {
+      kind: 'directory',
+      name: point.moment,
+      modified: point.time,
+      entries: [
+        ...diskAndDefects(image, point),
+        { kind: 'text', name: 'info.json', modified: point.time, text: () => json(image.pointInfo(point)) },
+      ],
+    });
+  }
+  return {
+    kind: 'directory',
+    name: '',
+    modified: newest.time,
+    entries: [
+      ...diskAndDefects(image, newest),
+      { kind: 'text', name: 'info.json', modified: newest.time, text: () => json(image.info()) },
+      ...folders.values(),
+    ],
+    find: name => {
+      const time = name.startsWith('@') ? timeOf(name.slice(1)) : undefined;
+      if (!time || time.getTime() < oldest) return undefined;
+      return folders.get(pointAt(image.points, time));
+    },
+  };
+}
+
+/** Milliseconds of counting between two pauses, and of a pause for all but the newest point. */
+const SLICE = 4;
+const PAUSE = 16;
+
+/**
+ * Counts what is no zero run, for `st_blocks`, point by point in the background: the newest as fast as other work
+ * lets it, the others in a fifth of the time.
+ */
+export async function countAllocations(image: OpenedImage, stop: AbortSignal): Promise<void> {
+  for (const point of image.points) {
+    const disk = image.disk(point);
+    const pause = point === image.newest ? 0 : PAUSE;
+    let bytes = 0;
+    let until = performance.now() + SLICE;
+    for (const run of disk.source.extents(0, disk.size)) {
+      if (run.kind !== 'zero') bytes += run.length;
+      if (performance.now() < until) continue;
+      await new Promise(done => setTimeout(done, pause));
+      if (stop.aborted) return;
+      until = performance.now() + SLICE;
+    }
+    if (stop.aborted) return;
+    disk.native.setAllocated(bytes);
+  }
+}
+
+function diskAndDefects(image: OpenedImage, point: Point): Entry[] {
+  const disk = image.disk(point);
+  return [
+    { kind: 'disk', name: 'disk', modified: point.time, disk },
+    {
+      kind: 'text',
+      name: 'defects.json',
+      modified: point.time,
+      text: () => json({ point: point.id, defects: disk.defects() }),
+    },
+  ];
+}
+
+function json(value: unknown): string {
+  return `${JSON.stringify(value, null, 2)}\n`;
+}
+
+export const DRIVERS = ['native', 'fuse-native'] as const;
+export type DriverName = (typeof DRIVERS)[number];
+
+/**
+ * The mount driver of that name, or where none is named the first that can be used here.
+ * Throws DRIVER_UNAVAILABLE.
+ */
+export async function mountDriver(name?: DriverName): Promise<MountDriver> {
+  const reasons: string[] = [];
+  for (const one of name ? [name] : DRIVERS) {
+    const driver = await loadDriver(one);
+    const why = driver.unavailable();
+    if (why === undefined) return driver;
+    reasons.push(`${one}: ${why}`);
+  }
+  const other = DRIVERS.find(one => one !== name);
+  throw new AsofError(
+    'DRIVER_UNAVAILABLE',
+    name ? `the mount driver ${reasons[0]}` : `no mount driver can be used here; ${reasons.join('; ')}`,
+    name && other ? `--driver ${other} is the other one` : '',
+  );
+}
+
+async function loadDriver(name: DriverName): Promise<MountDriver> {
+  if (name === 'native') return (await import('./mount/native-fuse.js')).nativeFuse;
+  return (await import('./mount/fuse-native.js')).fuseNative;
+}
+
+/** Ends the mount on `mountPoint`. Throws NOT_MOUNTED, or MOUNT_BUSY unless `lazy`. */
+export async function unmount(mountPoint: string, options: { readonly lazy: boolean }): Promise<void> {
+  const { unmountAt } = await import('./mount/unmount.js');
+  await unmountAt(mountPoint, options);
+}
