@@ -1,7 +1,7 @@
 /**
  * Options that several commands have, and what they say in words.
  */
-import { type Command, Option } from 'commander';
+import type { Command } from 'commander';
 import type { ImageOptions } from '../service.js';
 import { parseSize } from './size.js';
 
@@ -11,7 +11,7 @@ export interface JsonFlag {
 
 /** Of every command that opens an image. */
 export interface ImageFlags extends JsonFlag {
-  readonly search: readonly string[];
+  readonly search?: readonly string[];
   readonly format?: string;
   readonly parentFormat?: string;
   readonly cache?: number;
@@ -27,9 +27,8 @@ export function withImage(command: Command): Command {
     .argument('<FILE>', 'the image; of a chain, its newest member')
     .option(
       '--search <DIR>',
-      'a folder in which parents may be found, after the image’s own; repeatable',
-      (folder: string, before: readonly string[]) => [...before, folder],
-      [] as readonly string[],
+      'a folder in which parents may be found, after that of the image; repeatable',
+      (folder: string, before: readonly string[] = []) => [...before, folder],
     )
     .option('--format <NAME>', 'the format of FILE (recognised unless given): qcow2, raw')
     .option('--parent-format <NAME>', 'the format of a parent of which nothing tells it');
@@ -44,16 +43,16 @@ export function withPoint(command: Command): Command {
 }
 
 export function withCache(command: Command): Command {
-  return command.addOption(
-    new Option('--cache <SIZE>', 'bytes of unpacked blocks to keep, such as 64M or 1G')
-      .default(undefined, '128M')
-      .argParser(text => parseSize(text, '--cache')),
+  return command.option(
+    '--cache <SIZE>',
+    'bytes of unpacked blocks to keep, such as 64M or 1G (128M unless given)',
+    text => parseSize(text, '--cache'),
   );
 }
 
 export function imageOptions(flags: ImageFlags): ImageOptions {
   return {
-    search: flags.search,
+    search: flags.search ?? [],
     format: flags.format,
     parentFormat: flags.parentFormat,
     ...(flags.cache === undefined ? {} : { cacheBytes: flags.cache }),
