@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import { EXIT } from '../errors.js';
 import { type Finding, OpenedImage, type Point } from '../service.js';
-import { printable } from './columns.js';
+import { counted, printable } from './columns.js';
 import { type ImageFlags, imageOptions, withCache, withImage, withJson } from './options.js';
 import { JsonArray, write } from './output.js';
 import { examples } from './program.js';
@@ -111,6 +111,10 @@ function forPeople(report: Report): string {
 function summary(image: OpenedImage, counts: Readonly<Record<Finding['severity'], number>>): string {
   const { members } = image.info();
   const bytes = members.reduce((sum, member) => sum + member.fileSize, 0);
-  const found = `${counts.defect} defects, ${counts.leak} leaks, ${counts.note} notes`;
-  return `${members.length} members, ${humanSize(bytes)}: ${counts.defect > 0 ? '' : 'sound; '}${found}\n`;
+  const found = [
+    counted(counts.defect, 'defect'),
+    counted(counts.leak, 'leak'),
+    counted(counts.note, 'note'),
+  ].join(', ');
+  return `${counted(members.length, 'member')}, ${humanSize(bytes)}: ${counts.defect > 0 ? '' : 'sound; '}${found}\n`;
 }

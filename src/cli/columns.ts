@@ -31,3 +31,8 @@ export function printable(text: string): string {
         : `\\u${c.charCodeAt(0).toString(16)}`,
   );
 }
+
+/** `1 point`, `2 points`. */
+export function counted(count: number, thing: string): string {
+  return `${count} ${thing}${count === 1 ? '' : 's'}`;
+}

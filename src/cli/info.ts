@@ -1,7 +1,7 @@
 /** `asof info`: the image and the chain that it stands on. */
 import type { Command } from 'commander';
 import { type ImageInfo, OpenedImage } from '../service.js';
-import { printable } from './columns.js';
+import { counted, printable } from './columns.js';
 import { type ImageFlags, imageOptions, withImage, withJson } from './options.js';
 import { write, writeJson } from './output.js';
 import { examples } from './program.js';
@@ -29,7 +29,7 @@ function forPeople(info: ImageInfo): string {
     ['size', bothSizes(info.size)],
     ['sector size', String(info.sectorSize)],
     ['points', String(info.points.length)],
-    ['chain', info.members.length === 1 ? '1 member' : `${info.members.length} members, newest first`],
+    ['chain', `${counted(info.members.length, 'member')}${info.members.length > 1 ? ', newest first' : ''}`],
   ];
   info.members.forEach((member, i) => {
     lines.push(['', ''], [`member ${i + 1}`, member.path], ['  format', member.format]);

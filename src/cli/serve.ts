@@ -11,7 +11,7 @@ import { resolve } from 'node:path';
 import { AsofError, EXIT } from '../errors.js';
 import { createLog, LOG_LEVELS, type Logger, type LogLevel } from '../log.js';
 import type { DriverName, ImageOptions, Mounted } from '../service.js';
-import { printable } from './columns.js';
+import { counted, printable } from './columns.js';
 import { EXIT_BUG } from './failure.js';
 import { LOG_VARIABLE } from './launch.js';
 import { Launcher } from './launcher.js';
@@ -142,8 +142,7 @@ function logLevel(flag: LogLevel | undefined): LogLevel {
 }
 
 function readyText(path: string, mountPoint: string, points: number): string {
-  const many = points === 1 ? '1 point' : `${points} points`;
-  return `${printable(`${path} is mounted on ${mountPoint}: ${many}`)}\n`;
+  return `${printable(`${path} is mounted on ${mountPoint}: ${counted(points, 'point')}`)}\n`;
 }
 
 /** A log in which nothing stands tells nobody anything. */

@@ -175,7 +175,7 @@ t.test('compare', async t => {
   t.same(await compared('b.qcow2', 'b.qcow2'), []);
   const { status, stdout } = await asof('compare', b, 'a.qcow2', 'b.qcow2');
   t.equal(status, 0);
-  t.match(stdout.toString(), /^ +START +LENGTH +KIND\n +3145728 +65536 +different\n/);
+  t.match(stdout.toString(), /^ +START +LENGTH +KIND\n *3145728 +65536 +different\n/);
 });
 
 t.test('check: a sound chain', async t => {
@@ -183,7 +183,7 @@ t.test('check: a sound chain', async t => {
     const { status, stdout, stderr } = await asof('check', b, ...deep);
     t.equal(status, 0, stderr);
     t.equal(stderr, '', 'no progress in a pipe');
-    t.match(stdout.toString(), /2 members.*sound; 0 defects/);
+    t.match(stdout.toString(), /2 members.*sound; 0 defects, 0 leaks, 0 notes/);
     t.same(await asofJson('check', b, ...deep), []);
   }
 });
@@ -216,7 +216,8 @@ t.test('a truncated image', async t => {
   const map = await asof('map', cut, '--json');
   t.equal(map.status, 3);
   const bad = (JSON.parse(map.stdout.toString()) as Run[]).filter(({ kind }) => kind === 'bad');
-  t.equal(bad[0]?.start, read.stdout.length, 'the map says the same');
+  t.equal(bad.length, 1);
+  t.equal(read.stdout.length, bad[0]!.start - (bad[0]!.start % 512), 'the map says the same, to the byte');
 
   const check = await asof('check', cut, '--json');
   t.equal(check.status, 3);
