@@ -21,11 +21,15 @@ export type OnDamage = 'error' | 'zero';
 /** Milliseconds for which a count of the allocation keeps the JavaScript thread from answering reads. */
 const COUNT_SLICE = 5;
 
+/** Runs between two looks at the clock. */
+const CHECK = 64;
+
 export class Disk {
   readonly source: BlockSource;
   /** The engine's object, for the mount. */
   readonly native: NativeDisk;
   #closed = false;
+  #allocated: number | undefined;
 
   constructor(engine: Engine, source: BlockSource, onDamage: OnDamage = 'error') {
     this.source = source;
@@ -60,24 +64,28 @@ export class Disk {
     return this.native.defects();
   }
 
+  /** Bytes that are no zero runs; undefined until they have been counted. */
+  get allocated(): number | undefined {
+    return this.#allocated;
+  }
+
   /**
-   * Counts the bytes that are no zero runs and tells the engine, for st_blocks. It walks the whole map, in slices
-   * between which reads are answered. The count, or undefined where the disk was closed meanwhile.
+   * Counts the bytes that are no zero runs and tells the engine, for st_blocks. It walks the whole map and lets the
+   * JavaScript thread answer reads every few milliseconds. The count, or undefined where the disk was closed meanwhile.
    */
   async countAllocated(): Promise<number | undefined> {
     let bytes = 0;
-    let slice = 64 * 2 ** 20;
-    for (let offset = 0; offset < this.size; ) {
-      const length = Math.min(slice, this.size - offset);
-      const began = performance.now();
-      for (const run of this.source.extents(offset, length)) if (run.kind !== 'zero') bytes += run.length;
-      const took = performance.now() - began;
-      if (took < COUNT_SLICE / 2) slice = Math.min(slice * 2, 2 ** 50);
-      else if (took > COUNT_SLICE) slice = Math.max(slice / 2, 2 ** 20);
-      offset += length;
+    let runs = 0;
+    let began = performance.now();
+    for (const run of this.source.extents(0, this.size)) {
+      if (run.kind !== 'zero') bytes += run.length;
+      if (++runs % CHECK !== 0 || performance.now() - began < COUNT_SLICE) continue;
       await setImmediate();
       if (this.#closed) return undefined;
+      began = performance.now();
     }
+    if (this.#closed) return undefined;
+    this.#allocated = bytes;
     this.native.setAllocated(bytes);
     return bytes;
   }
