@@ -258,7 +258,7 @@ export async function countAllocations(image: OpenedImage, stop: AbortSignal): P
       until = performance.now() + SLICE;
     }
     if (stop.aborted) return;
-    disk.native.setAllocated(bytes);
+    disk.allocated = bytes;
   }
 }
 

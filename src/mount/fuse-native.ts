@@ -269,7 +269,7 @@ function operations(tree: Tree): Operations {
       uid: process.getuid?.() ?? 0,
       gid: process.getgid?.() ?? 0,
       size,
-      blocks: Math.ceil(size / 512),
+      blocks: Math.ceil(((entry.kind === 'disk' ? entry.disk.allocated : undefined) ?? size) / 512),
       blksize: MAX_READ,
       mtime: modified,
       atime: modified,
