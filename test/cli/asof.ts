@@ -2,6 +2,7 @@
  * The command as a user runs it, and the programs that its answers are compared with.
  */
 import { execFile, spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { promisify } from 'node:util';
 
 export const ASOF = new URL('../../../bin/asof', import.meta.url).pathname;
@@ -66,4 +67,31 @@ export async function makeChain(folder: string): Promise<{ readonly a: string; r
   await peer('qemu-img', 'create', '-q', '-f', 'qcow2', '-F', 'qcow2', '-b', 'a.qcow2', b);
   await peer('qemu-io', '-c', 'write -P 5 3M 64k', '-c', `write -P 6 ${SIZE - 512} 512`, b);
   return { a, b };
+}
+
+/** The mount on `path`, as the kernel tells it without touching it. */
+export function mounted(path: string): { readonly type: string } | undefined {
+  for (const line of readFileSync('/proc/self/mountinfo', 'utf8').split('\n')) {
+    const fields = line.split(' ');
+    if (fields[4] === path) return { type: fields[fields.indexOf('-') + 1]! };
+  }
+  return undefined;
+}
+
+/** Whether the process is there and no zombie. */
+export function running(pid: number): boolean {
+  try {
+    return !/\) [ZX] /.test(readFileSync(`/proc/${pid}/stat`, 'latin1'));
+  } catch {
+    return false;
+  }
+}
+
+/** Waits until `is` says yes; throws after a time that no sound machine needs. */
+export async function eventually(is: () => boolean | Promise<boolean>, what: string): Promise<void> {
+  const until = Date.now() + 30_000;
+  while (!(await is())) {
+    if (Date.now() > until) throw new Error(`not within 30 s: ${what}`);
+    await new Promise(done => setTimeout(done, 50));
+  }
 }
