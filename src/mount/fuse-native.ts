@@ -17,8 +17,11 @@ import { readdirSync, readlinkSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { AsofError, errnoOf } from '../errors.js';
 import type { EndReason, MountDriver, Mounted, MountOptions } from './driver.js';
+import { clear, freeMountPoint } from './mount-point.js';
+import { isMounted, type MountEntry, mountAt } from './mounts.js';
+import { register } from './registry.js';
 import { type Entry, numbered, type Tree } from './tree.js';
-import { unmountAt } from './unmount.js';
+import { unmountEntry } from './unmount.js';
 
 /** The part of the package that is used; it comes without types. */
 interface Fuse {
@@ -77,9 +80,6 @@ const MAX_TEXT = 1023;
 /** Milliseconds between two looks at whether the mount is still there. */
 const WATCH = 100;
 
-/** Milliseconds for which an unmount that meets EBUSY, with nobody seen inside, is tried again. */
-const BUSY_RETRY = 2000;
-
 export const fuseNative: MountDriver = {
   name: 'fuse-native',
   unavailable() {
@@ -114,23 +114,22 @@ async function mount(tree: Tree, options: MountOptions): Promise<Mounted> {
   if (typeof fusePackage === 'string') {
     throw new AsofError('DRIVER_UNAVAILABLE', `the mount driver fuse-native cannot be used: ${fusePackage}`);
   }
-  const { mountPoint } = options;
-  const text = optionText(options);
+  const mountPoint = await freeMountPoint(options.mountPoint);
   if (Buffer.byteLength(mountPoint) > MAX_TEXT) {
     throw new AsofError('MOUNT_POINT', `${mountPoint} is longer than ${MAX_TEXT} bytes`, '--driver native');
   }
+  const text = optionText(options);
   const fuse = new fusePackage(mountPoint, operations(tree), { timeout: false });
   fuse._fuseOptions = () => text;
   const before = new Set(fuseDescriptors());
   await new Promise<void>((done, failed) => {
     fuse.mount(error => (error ? failed(mountError(mountPoint, error)) : done()));
   });
-  return watched(
-    fusePackage,
-    fuse,
-    mountPoint,
-    fuseDescriptors().find(fd => !before.has(fd)),
-  );
+  const fd = fuseDescriptors().find(one => !before.has(one));
+  const entry = mountAt(mountPoint);
+  const letGo = () => release(fusePackage, fuse);
+  if (fd === undefined || !entry) return unwatched(fuse, mountPoint);
+  return watched(entry, fd, letGo);
 }
 
 /** The options of the mount, as libfuse takes them: a comma in a value is escaped. */
@@ -157,54 +156,72 @@ function mountError(mountPoint: string, error: Error): AsofError {
   return new AsofError(code, `cannot mount on ${mountPoint}: ${what}`, '', { cause: error });
 }
 
-/** A mount that is there. `fd` is libfuse's descriptor of /dev/fuse; undefined where that cannot be known. */
-function watched(fusePackage: FusePackage, fuse: Fuse, mountPoint: string, fd: number | undefined): Mounted {
-  let own = false;
-  let finish: (reason: EndReason) => void = () => {};
-  const ended = new Promise<EndReason>(done => {
-    finish = done;
-  });
-  const end = () => {
-    clearInterval(timer);
-    // The mount has gone; what is left is to let go of the event loop, which the package does behind its unmount.
-    const theirs = fusePackage.unmount;
-    fusePackage.unmount = (_mountPoint, done) => done(null);
-    fuse.unmount(() => finish(own ? 'unmounted' : 'unmounted elsewhere'));
+/**
+ * The mount has gone; what is left is to let go of the event loop. The package does so behind its own unmount, which
+ * would fail by now.
+ */
+function release(fusePackage: FusePackage, fuse: Fuse): Promise<void> {
+  const theirs = fusePackage.unmount;
+  fusePackage.unmount = (_mountPoint, done) => done(null);
+  try {
+    return new Promise(done => fuse.unmount(() => done()));
+  } finally {
     fusePackage.unmount = theirs;
-  };
-  const timer = setInterval(() => {
-    if (fd !== undefined && !isFuse(fd)) end();
-  }, WATCH);
+  }
+}
+
+/** A mount on Linux. `fd` is libfuse's descriptor of /dev/fuse, which it closes when the connection has ended. */
+function watched(entry: MountEntry, fd: number, letGo: () => Promise<void>): Mounted {
+  const unregister = register(entry);
+  let own = false;
+  const ended = new Promise<EndReason>(done => {
+    const timer = setInterval(async () => {
+      if (isFuse(fd)) return;
+      clearInterval(timer);
+      // An aborted connection leaves a mount behind that nobody serves.
+      const dead = isMounted(entry.id);
+      if (dead) await clear(entry).catch(() => {});
+      await letGo();
+      unregister();
+      done(dead ? 'failed' : own ? 'unmounted' : 'unmounted elsewhere');
+    }, WATCH);
+  });
   return {
-    mountPoint,
+    mountPoint: entry.mountPoint,
     ended,
     async unmount({ lazy = false } = {}) {
+      const before = own;
       own = true;
       try {
-        await withRetry(() => unmountAt(mountPoint, { lazy }));
+        await unmountEntry(entry, { lazy });
       } catch (error) {
-        own = false;
+        own = before;
         throw error;
       }
-      if (fd === undefined) end();
-      await ended;
+      if (!lazy) await ended;
     },
   };
 }
 
-/** A file system that has just been mounted may be looked at by others (udev, a file manager) for a moment. */
-async function withRetry(unmount: () => Promise<void>): Promise<void> {
-  const until = Date.now() + BUSY_RETRY;
-  for (;;) {
-    try {
-      await unmount();
-      return;
-    } catch (error) {
-      const busy = error instanceof AsofError && error.code === 'MOUNT_BUSY';
-      if (!busy || Date.now() >= until) throw error;
-      await new Promise(done => setTimeout(done, WATCH));
-    }
-  }
+/** A mount on macOS: the package's own unmount is the only one that is known. */
+function unwatched(fuse: Fuse, mountPoint: string): Mounted {
+  let finish: (reason: EndReason) => void = () => {};
+  const ended = new Promise<EndReason>(done => {
+    finish = done;
+  });
+  return {
+    mountPoint,
+    ended,
+    async unmount() {
+      await new Promise<void>((done, failed) => {
+        fuse.unmount(error => {
+          if (error) failed(new AsofError('MOUNT_BUSY', `cannot unmount ${mountPoint}: ${error.message}`));
+          else done();
+        });
+      });
+      finish('unmounted');
+    },
+  };
 }
 
 /** The descriptors of this process that lead to /dev/fuse. */
