@@ -1,7 +1,7 @@
 /**
  * A disk that can be read: a source, opened in the engine. The mount reads the same object natively.
  */
-import { setImmediate } from 'node:timers/promises';
+import { setTimeout } from 'node:timers/promises';
 import { AsofError } from '../errors.js';
 import type { Engine, NativeDisk } from '../native.js';
 import type { ImageFile } from './file.js';
@@ -70,17 +70,18 @@ export class Disk {
   }
 
   /**
-   * Counts the bytes that are no zero runs and tells the engine, for st_blocks. It walks the whole map and lets the
-   * JavaScript thread answer reads every few milliseconds. The count, or undefined where the disk was closed meanwhile.
+   * Counts the bytes that are no zero runs and tells the engine, for st_blocks. It walks the whole map; every few
+   * milliseconds it lets the JavaScript thread answer reads, for `pause` milliseconds at least. The count, or undefined
+   * where the disk was closed meanwhile.
    */
-  async countAllocated(): Promise<number | undefined> {
+  async countAllocated(pause = 0): Promise<number | undefined> {
     let bytes = 0;
     let runs = 0;
     let began = performance.now();
     for (const run of this.source.extents(0, this.size)) {
       if (run.kind !== 'zero') bytes += run.length;
       if (++runs % CHECK !== 0 || performance.now() - began < COUNT_SLICE) continue;
-      await setImmediate();
+      await setTimeout(pause);
       if (this.#closed) return undefined;
       began = performance.now();
     }

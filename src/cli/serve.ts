@@ -79,13 +79,11 @@ export async function serve(request: ServeRequest): Promise<void> {
     endNow(mounted, EXIT_BUG);
   });
   log.info(state, 'mounted');
-  const counting = new AbortController();
-  countAllocations(image, counting.signal).catch((error: unknown) => {
+  countAllocations(image).catch((error: unknown) => {
     log.error({ err: error }, 'the allocation cannot be counted');
   });
   stop.asked.then(why => unmount(mounted, why, log));
   const reason = await mounted.ended;
-  counting.abort();
   log.info({ mountPoint, reason }, 'ended');
   image.close();
   if (logFile !== null) removeEmpty(logFile);
