@@ -60,6 +60,7 @@ export async function serve(request: ServeRequest): Promise<void> {
     image: image.path,
     points,
     driver: driver.name,
+    facts: mounted.facts ?? null,
     pid: process.pid,
     log: logFile,
   };

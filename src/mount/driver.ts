@@ -18,6 +18,8 @@ export type EndReason = 'unmounted' | 'unmounted elsewhere' | 'failed';
 
 export interface Mounted {
   readonly mountPoint: string;
+  /** What the driver and the kernel agreed on, for people and logs. */
+  readonly facts?: Readonly<Record<string, string | number | boolean>>;
   /** Resolves once, when nothing of the mount is left in this process. */
   readonly ended: Promise<EndReason>;
   /**

@@ -15,7 +15,7 @@ import { unmountEntry } from './unmount.js';
 
 /** A mount of this driver, with what it and the kernel agreed on. */
 export interface NativeMounted extends Mounted {
-  readonly facts: SessionFacts;
+  readonly facts: SessionFacts & NonNullable<Mounted['facts']>;
 }
 
 export interface NativeFuseDriver extends MountDriver {
@@ -124,7 +124,7 @@ function live(mount: MountEntry, facts: SessionFacts, over: Promise<number>): Na
   });
   return {
     mountPoint: mount.mountPoint,
-    facts,
+    facts: { ...facts },
     ended,
     async unmount(options = {}) {
       const before = asked;
