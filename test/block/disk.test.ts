@@ -1,0 +1,60 @@
+import t from 'tap';
+import { Disk } from '../../src/block/disk.js';
+import type { Extent } from '../../src/block/extent.js';
+import { zeros } from '../../src/block/zero.js';
+import { Engine } from '../../src/native.js';
+import { listedDisk, Model } from './model.js';
+
+const model = new Model();
+const engine = new Engine({ cacheBytes: 2 ** 20, mapBytes: 2 ** 20, threads: 1 });
+t.teardown(() => {
+  engine.close();
+  model.close();
+});
+
+const runs: Extent[] = [
+  { kind: 'zero', length: 2 ** 20 },
+  { kind: 'data', length: 5000, file: model.plain, offset: 0 },
+  { kind: 'bad', length: 1000, why: 'a broken table' },
+  { kind: 'zero', length: 77 },
+];
+
+t.test('damage is told with its place, its reason and what to do', async t => {
+  const disk = new Disk(engine, listedDisk(runs));
+  t.teardown(() => disk.close());
+  await t.rejects(disk.read(0, disk.size), {
+    name: 'AsofError',
+    code: 'DAMAGED',
+    message: /1469 bytes at offset 1053184 cannot be vouched for: a broken table/,
+    hint: /asof check/,
+    exitCode: 3,
+  });
+  t.same(disk.defects(), [{ offset: 1_053_184, length: 1469, why: 'a broken table' }]);
+  await t.rejects(disk.read(disk.size, 1), { code: 'OUT_OF_RANGE' });
+});
+
+t.test('the allocation is what is no zero run', async t => {
+  const disk = new Disk(engine, listedDisk(runs));
+  t.teardown(() => disk.close());
+  t.equal(await disk.countAllocated(), 6000);
+  const empty = new Disk(engine, zeros(2 ** 50, 512));
+  t.teardown(() => empty.close());
+  t.equal(await empty.countAllocated(), 0);
+});
+
+t.test('a count gives way to reads, and ends with the disk', async t => {
+  let walked = 0;
+  const source = zeros(2 ** 52, 512);
+  const disk = new Disk(engine, {
+    ...source,
+    extents(offset, length) {
+      walked++;
+      return source.extents(offset, length);
+    },
+  });
+  const count = disk.countAllocated();
+  t.ok((await disk.read(2 ** 51, 100)).equals(Buffer.alloc(100)));
+  disk.close();
+  t.equal(await count, undefined);
+  t.ok(walked < 1000);
+});
