@@ -3,8 +3,8 @@
  * devices on a file in it, and mounts below it. All of it is read from /proc and /sys, which name paths without touching
  * the mount. Without root, other users' processes stay unseen.
  */
-import { readFileSync } from 'node:fs';
-import { readdir, readFile, readlink } from 'node:fs/promises';
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import { listMounts, type MountEntry } from './mounts.js';
 
 export interface Holder {
@@ -19,8 +19,7 @@ export async function holdersOf(mount: MountEntry): Promise<Holder[]> {
     const name = path.replace(/ \(deleted\)$/, '');
     return name === mount.mountPoint || name.startsWith(`${mount.mountPoint}/`);
   };
-  const [loops, processes] = await Promise.all([loopHolders(inside), processHolders(inside)]);
-  return [...mountHolders(mount), ...loops, ...processes];
+  return [...mountHolders(mount), ...loopHolders(inside), ...(await processHolders(inside))];
 }
 
 function mountHolders(mount: MountEntry): Holder[] {
@@ -29,45 +28,51 @@ function mountHolders(mount: MountEntry): Holder[] {
     .map(other => ({ who: `the mount on ${other.mountPoint}`, release: `umount ${other.mountPoint}` }));
 }
 
-async function loopHolders(inside: (path: string) => boolean): Promise<Holder[]> {
-  const holders: Holder[] = [];
-  for (const name of await list('/sys/block')) {
-    if (!name.startsWith('loop')) continue;
-    const file = await readFile(`/sys/block/${name}/loop/backing_file`, 'utf8').catch(() => '');
-    if (inside(file.trimEnd())) holders.push({ who: `/dev/${name}`, release: `losetup -d /dev/${name}` });
-  }
-  return holders;
+function loopHolders(inside: (path: string) => boolean): Holder[] {
+  return list('/sys/block')
+    .filter(name => name.startsWith('loop') && inside(read(`/sys/block/${name}/loop/backing_file`)))
+    .map(name => ({ who: `/dev/${name}`, release: `losetup -d /dev/${name}` }));
 }
 
 async function processHolders(inside: (path: string) => boolean): Promise<Holder[]> {
-  const pids = (await list('/proc')).filter(name => /^\d+$/.test(name));
-  const holders: Holder[] = [];
-  for (const pid of pids) {
-    if (!(await holds(`/proc/${pid}`, inside))) continue;
-    holders.push({ who: `${commandOf(pid)} (pid ${pid})`, release: '' });
-  }
-  return holders;
+  const pids = list('/proc').filter(name => /^\d+$/.test(name));
+  const holding = await Promise.all(pids.map(async pid => opens(pid, inside) || (await maps(pid, inside))));
+  return pids
+    .filter((_, i) => holding[i])
+    .map(pid => ({ who: `${read(`/proc/${pid}/comm`) || 'a process'} (pid ${pid})`, release: '' }));
 }
 
-async function holds(process: string, inside: (path: string) => boolean): Promise<boolean> {
-  const links = ['cwd', 'root', 'exe', ...(await list(`${process}/fd`)).map(fd => `fd/${fd}`)];
-  for (const link of links) {
-    const target = await readlink(`${process}/${link}`).catch(() => '');
-    if (inside(target)) return true;
-  }
-  // Asynchronously, for it waits for the process's own page faults, which may wait for the mount that we serve.
-  const maps = await readFile(`${process}/maps`, 'utf8').catch(() => '');
-  return maps.split('\n').some(line => inside(line.slice(line.indexOf('/'))));
+function opens(pid: string, inside: (path: string) => boolean): boolean {
+  const links = ['cwd', 'root', 'exe', ...list(`/proc/${pid}/fd`).map(fd => `fd/${fd}`)];
+  return links.some(link => inside(target(`/proc/${pid}/${link}`)));
 }
 
-function commandOf(pid: string): string {
+/** Asynchronously, for it waits for the process's own page faults, which may wait for the mount that we serve. */
+async function maps(pid: string, inside: (path: string) => boolean): Promise<boolean> {
+  const text = await readFile(`/proc/${pid}/maps`, 'utf8').catch(() => '');
+  return text.split('\n').some(line => inside(line.slice(line.indexOf('/'))));
+}
+
+function list(path: string): string[] {
   try {
-    return readFileSync(`/proc/${pid}/comm`, 'utf8').trimEnd();
+    return readdirSync(path);
   } catch {
-    return 'a process';
+    return []; // it has ended, or is not ours to see
   }
 }
 
-async function list(path: string): Promise<string[]> {
-  return readdir(path).catch(() => []);
+function read(path: string): string {
+  try {
+    return readFileSync(path, 'utf8').trimEnd();
+  } catch {
+    return '';
+  }
+}
+
+function target(link: string): string {
+  try {
+    return readlinkSync(link);
+  } catch {
+    return '';
+  }
 }
