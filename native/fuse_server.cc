@@ -46,7 +46,8 @@ Server::Server(Tree* tree, Host* host, Passthrough* passthrough, uint32_t uid, u
       uid_(uid),
       gid_(gid),
       slow_(static_cast<int>(slow)),
-      text_sizes_(new std::atomic<uint64_t>[tree->size() + 1]()) {}
+      text_sizes_(new std::atomic<uint64_t>[tree->size() + 1]()),
+      waited_(new std::atomic<bool>[tree->size() + 1]()) {}
 
 Server::~Server() {
   for (Handle* handle : handles_) delete handle;
@@ -178,9 +179,13 @@ bool Server::Attributes(const Node& node, unsigned wait_ms, fuse_attr* attr) {
   attr->size = node.disk->Size();
   uint64_t bytes = attr->size;
   bool known = node.disk->Allocated(&bytes, 0);
-  if (!known && wait_ms > 0) {
-    // Never may all workers wait here, or reads would stand still.
-    if (waiting_.fetch_add(1) < slow_) known = node.disk->Allocated(&bytes, wait_ms);
+  if (!known && wait_ms > 0 && !waited_[node.id]) {
+    // In vain only once a disk: the kernel asks for attributes at each open too. And never may all workers wait here,
+    // or reads would stand still.
+    if (waiting_.fetch_add(1) < slow_) {
+      known = node.disk->Allocated(&bytes, wait_ms);
+      waited_[node.id] = !known;
+    }
     waiting_.fetch_sub(1);
   }
   attr->blocks = Blocks(bytes);

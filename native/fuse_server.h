@@ -98,6 +98,7 @@ class Server {
   const int slow_;
   std::atomic<int> waiting_{0};
   const std::unique_ptr<std::atomic<uint64_t>[]> text_sizes_;  // by node: what it last said, bytes
+  const std::unique_ptr<std::atomic<bool>[]> waited_;          // by node: its blocks were waited for, in vain
   bool skip_opendir_ = false;  // written before other workers run
 
   std::mutex mutex_;  // guards handles_; what a handle points to is the kernel's to keep open or release

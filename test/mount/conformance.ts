@@ -163,15 +163,6 @@ async function suite(t: Test, driver: MountDriver, abilities: Abilities): Promis
     ],
     find: name => (name === '@2026-11-22' ? point : undefined),
   };
-  for (const { disk } of Object.values(disks)) {
-    // As whoever opens a disk does: bytes that are no zero runs.
-    let allocated = 0;
-    for (const extent of disk.source.extents(0, disk.size)) {
-      if (extent.kind !== 'zero') allocated += extent.length;
-    }
-    disk.native.setAllocated(allocated);
-  }
-
   const dir = workshop.directory();
   let mounted: Mounted | undefined;
   t.teardown(async () => {

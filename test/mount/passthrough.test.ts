@@ -37,6 +37,7 @@ function plain(file: ImageFile): BlockSource {
 }
 
 const disk = new Disk(workshop.engine, plain(ImageFile.open(path)));
+disk.native.setAllocated(bytes.length);
 const served = workshop.disk([
   ['data', 1_000_000],
   ['zero', 1000],
