@@ -12,7 +12,6 @@ interface Signature {
 }
 
 const SIGNATURES: readonly Signature[] = [
-  { name: 'qcow (version 1)', bytes: 'QFI\xfb\0\0\0\x01', at: 0 },
   { name: 'qed', bytes: 'QED\0', at: 0 },
   { name: 'vmdk', bytes: 'KDMV', at: 0 },
   { name: 'vmdk', bytes: 'COWD', at: 0 },

@@ -10,6 +10,7 @@ import type { Layer } from '../block/source.js';
 import { AsofError } from '../errors.js';
 import type { Finding } from './finding.js';
 import { foreignFormat } from './foreign.js';
+import { qcow1 } from './qcow1.js';
 import { qcow2 } from './qcow2.js';
 import { raw } from './raw.js';
 import { splitRaw } from './split-raw.js';
@@ -83,7 +84,7 @@ export interface Image {
 }
 
 /** In the order in which they are asked; raw recognises nothing and is taken by decision only. */
-export const FORMATS: readonly ImageFormat[] = [qcow2, splitRaw, raw];
+export const FORMATS: readonly ImageFormat[] = [qcow2, qcow1, splitRaw, raw];
 
 /** Throws IMAGE_UNSUPPORTED where no format has that name. */
 export function formatNamed(name: string): ImageFormat {

@@ -77,8 +77,7 @@ export function parseHeader(file: ImageFile): Header {
   const fixed = file.read(0, 112);
   if (fixed.length < 8) throw corrupt(`the file ends at byte ${file.size}, within the header`);
   const version = fixed.readUInt32BE(4);
-  if (version === 1)
-    throw unsupported('qcow version 1 cannot be read', 'qemu-img convert makes a qcow2 of it');
+  if (version === 1) throw unsupported('it is a qcow image of version 1', '--format qcow');
   if (version !== 2 && version !== 3) throw unsupported(`qcow2 version ${version} is neither 2 nor 3`);
   const shortest = version === 2 ? 72 : 104;
   if (fixed.length < shortest) throw corrupt(`the file ends at byte ${file.size}, within the header`);

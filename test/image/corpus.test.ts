@@ -35,7 +35,8 @@ if (!existsSync(join(corpus, 'unpack.py'))) {
   const engine = new Engine({ cacheBytes: 2 ** 26, mapBytes: 2 ** 24, threads: 2 });
   t.teardown(() => engine.close());
   const ours = cases.filter(
-    ({ path, sub, format }) => format === 'raw' || format === 'qcow2' || (/\.qcow2$/.test(path) && !sub),
+    ({ path, sub, format }) =>
+      format === 'raw' || format === 'qcow2' || format === 'qcow' || (/\.qcow2$/.test(path) && !sub),
   );
   t.ok(ours.length > 12);
   for (const one of ours) {
