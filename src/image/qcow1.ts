@@ -168,6 +168,8 @@ class Qcow1Layer implements Layer {
   *#single(hi: number, lo: number, skip: number, length: number): Generator<LayerExtent, void, undefined> {
     if (hi === 0 && lo === 0) {
       yield { kind: 'absent', length };
+    } else if (hi < 2 ** 31 && lo % 512 !== 0) {
+      yield this.#bad('the cluster does not stand at a sector boundary', length);
     } else if (hi < 2 ** 31) {
       const offset = hi * HIGH + lo + skip;
       const held = offset < HEADER ? 0 : Math.max(0, Math.min(length, this.#file.size - offset));

@@ -1,5 +1,5 @@
 /**
- * The fuzz target of qcow2: sound little images, changed by a seeded hand, read by us and by the peer.
+ * The fuzz target of qcow2 and qcow: sound little images, changed by a seeded hand, read by us and by the peer.
  *
  * The rules. We answer each file with points or with an AsofError, never with another exception. Where the peer
  * gives a sector, ours is the same bytes, or bad, or the image is refused. The first sector that the peer cannot
@@ -42,6 +42,7 @@ export const newTally = (): Tally => ({ cases: 0, refused: 0, compared: 0, same:
 
 export interface Sample {
   readonly name: string;
+  readonly format: 'qcow2' | 'qcow';
   readonly bytes: Buffer;
   /** Places worth hitting: offset and length. */
   readonly targets: readonly (readonly [number, number])[];
@@ -99,22 +100,44 @@ export function samples(dir: string): Sample[] {
   const base = join(dir, 'base.qcow2');
   qemuImg('create', '-q', '-f', 'qcow2', '-o', 'cluster_size=4k', base, '262656');
   qemuIo(base, [`write -s ${pattern} 0 200k`]);
-  return SAMPLES.map(({ name, options, steps }) => {
+  const sound = SAMPLES.map(({ name, options, steps }): Sample => {
     const path = join(dir, 'sound.qcow2');
     qemuImg('create', '-q', '-f', 'qcow2', '-o', options, path, '262656');
     for (const step of steps) {
       if (typeof step === 'string') qemuImg('snapshot', '-c', step, path);
       // Patterns that differ from place to place; those of packed clusters are short, so that they pack.
-      else
-        qemuIo(
-          path,
-          step.map(one => (/-c|-z/.test(one) ? one : one.replace(/-P \d+/, `-s ${pattern}`))),
-        );
+      else qemuIo(path, withPattern(step, pattern));
     }
     const bytes = readFileSync(path);
     rmSync(path);
-    return { name, bytes, targets: targetsOf(bytes) };
+    return { name, format: 'qcow2', bytes, targets: targetsOf(bytes) };
   });
+  return [...sound, oldSample(dir, pattern)];
+}
+
+const withPattern = (step: readonly string[], pattern: string) =>
+  step.map(one => (/-c|-z/.test(one) ? one : one.replace(/-P \d+/, `-s ${pattern}`)));
+
+/** An image of version 1. */
+function oldSample(dir: string, pattern: string): Sample {
+  const path = join(dir, 'sound.qcow');
+  qemuImg('create', '-q', '-f', 'qcow', path, '262656');
+  const step = ['write -c -P 1 64k 4k', 'write -c -P 2 68k 4k', 'write -P 1 0 50k', 'write -P 2 200k 9k'];
+  qemuIo(path, withPattern(step, pattern), '-f', 'qcow');
+  const bytes = readFileSync(path);
+  rmSync(path);
+  const l2 = Number(bytes.readBigUInt64BE(48));
+  return {
+    name: 'old',
+    format: 'qcow',
+    bytes,
+    targets: [
+      [0, 56],
+      [48, 8],
+      [l2, 512],
+      [l2, 128],
+    ],
+  };
 }
 
 /** Header, extensions, L1, refcounts, snapshots, and the first L2 table of each L1. */
@@ -142,7 +165,7 @@ function targetsOf(bytes: Buffer): [number, number][] {
 }
 
 /** A generator of numbers below a bound: xorshift, the same for the same seed. */
-export function dice(seed: number): (bound: number) => number {
+function dice(seed: number): (bound: number) => number {
   let state = Math.imul(seed, 2654435761) >>> 0 || 1;
   return bound => {
     state ^= state << 13;
@@ -168,7 +191,7 @@ const EDGES = [
   (1n << 64n) - 1n,
 ];
 
-export function mutate(sample: Sample, roll: (bound: number) => number): Buffer {
+function mutate(sample: Sample, roll: (bound: number) => number): Buffer {
   let bytes: Buffer = Buffer.from(sample.bytes);
   for (let hits = 1 + roll(3); hits > 0; hits--) {
     const [start, length] = sample.targets[roll(sample.targets.length)]!;
@@ -221,11 +244,16 @@ export function mutate(sample: Sample, roll: (bound: number) => number): Buffer 
 /** How a point is read; the self-check puts a wrong one here. */
 export type Reader = (source: BlockSource) => Content;
 
+/** A changed image of a seed, the samples in turn. */
+export function changed(sound: readonly Sample[], seed: number) {
+  const sample = sound[seed % sound.length]!;
+  return { format: sample.format, bytes: mutate(sample, dice(seed)), label: `${sample.name} seed ${seed}` };
+}
+
 /** One file, from bytes to a verdict. */
 export function runCase(
   dir: string,
-  bytes: Buffer,
-  label: string,
+  { format, bytes, label }: { format: Sample['format']; bytes: Buffer; label: string },
   tally: Tally,
   read: Reader = readAll,
 ): void {
@@ -234,7 +262,7 @@ export function runCase(
   tally.cases++;
   const fault = (what: string) => tally.faults.push(`${label}: ${what}`);
   try {
-    const chain = openChain(path, { format: 'qcow2' });
+    const chain = openChain(path, { format });
     try {
       let findings = 0;
       for (const _ of check(chain)) if (++findings > MOST_RUNS) break;
@@ -245,7 +273,7 @@ export function runCase(
         // The peer finds a snapshot by its tag only; one that is not plain text, or not the only one, it cannot.
         const askable =
           point.kind === 'image' || (/^[a-z]{1,9}$/.test(point.name) && unique(tags, point.name));
-        if (askable && point.size <= LARGEST) compare(path, point, read(point.open()), tally, fault);
+        if (askable && point.size <= LARGEST) compare(path, format, point, read(point.open()), tally, fault);
       }
     } finally {
       chain.close();
@@ -275,13 +303,13 @@ interface Answer {
 }
 
 /** What the peer reads, sector by sector; undefined where it refuses the image or takes too long. */
-export function peerAnswer(path: string, snapshot: string | undefined): Answer | undefined {
+function peerAnswer(path: string, format: string, snapshot: string | undefined): Answer | undefined {
   const raw = `${path}.raw`;
   const which = snapshot === undefined ? [] : ['-l', `snapshot.name=${snapshot}`];
   try {
     const { status, stderr } = spawnSync(
       'qemu-img',
-      ['convert', '--salvage', '-f', 'qcow2', '-O', 'raw', '-m', '1', ...which, path, raw],
+      ['convert', '--salvage', '-f', format, '-O', 'raw', '-m', '1', ...which, path, raw],
       { encoding: 'utf8', timeout: 20_000, maxBuffer: 64 * 2 ** 20 },
     );
     if (status !== 0 || statSync(raw).size > LARGEST) return undefined;
@@ -297,12 +325,13 @@ export function peerAnswer(path: string, snapshot: string | undefined): Answer |
 
 function compare(
   path: string,
+  format: string,
   point: Point,
   ours: Content,
   tally: Tally,
   fault: (what: string) => void,
 ): void {
-  const peer = peerAnswer(path, point.kind === 'snapshot' ? point.name : undefined);
+  const peer = peerAnswer(path, format, point.kind === 'snapshot' ? point.name : undefined);
   if (!peer) return;
   tally.compared++;
   const isBad = new Uint8Array(Math.ceil(point.size / SECTOR));
