@@ -3,10 +3,12 @@
  * it went. It fails where tap does, where the linter does, and where the tests left mounts, loop devices or
  * processes behind.
  */
-import { spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ROOT } from './build.js';
 import { leftovers } from './leftovers.js';
@@ -14,24 +16,28 @@ import { run, setup } from './setup.js';
 
 async function main() {
   setup(['build'], ['run', 'demo', 'test', 'bench']);
-  if (!command('lint', 'node_modules/@biomejs/biome/bin/biome', ['check', '.'])) return 1;
+  if (!lint()) return 1;
 
   // All that the tests make lies in one folder: what is left of them is recognised by it.
   const scratch = mkdtempSync(join(tmpdir(), 'asof-test-'));
-  const report = join(scratch, 'report.tap');
-  const files = process.argv.slice(2).map(compiled);
-  const passed = command('tap', 'node_modules/tap/dist/esm/run.mjs', [`--output-file=${report}`, ...files], {
-    TMPDIR: scratch,
-  });
-  const text = existsSync(report) ? readFileSync(report, 'utf8') : '';
+  const { passed, report } = await tap(process.argv.slice(2).map(compiled), scratch);
   const left = await settled([scratch, join(ROOT, '.tap')]);
   for (const line of left) console.log(`left behind: ${line}`);
   if (left.length === 0) rmSync(scratch, { recursive: true, force: true });
 
-  for (const line of skips(text)) console.log(`skipped: ${line}`);
-  const count = totals(text);
+  for (const line of skips(report)) console.log(`skipped: ${line}`);
+  const count = totals(report);
   console.log(`${count.pass} passed, ${count.fail} failed, ${count.skip + count.todo} skipped`);
   return passed && left.length === 0 && count.pass > 0 ? 0 : 1;
+}
+
+function lint() {
+  const biome = join(ROOT, 'node_modules/@biomejs/biome/bin/biome');
+  const { status } = spawnSync(process.execPath, [biome, 'check', '--error-on-warnings', '.'], {
+    cwd: ROOT,
+    stdio: ['ignore', 'inherit', 'inherit'],
+  });
+  return status === 0;
 }
 
 /** `test/x.test.ts` may be named instead of what it is compiled to. */
@@ -40,14 +46,31 @@ function compiled(file) {
   return match ? `dist/${match[1]}.js` : file;
 }
 
-function command(what, script, args, env = {}) {
-  const result = spawnSync(process.execPath, [script, ...args], {
+/**
+ * Runs tap, which writes TAP (https://testanything.org). A line a test file is shown as it ends, and of one that
+ * fails all that it said.
+ */
+async function tap(files, scratch) {
+  const runner = join(ROOT, 'node_modules/tap/dist/esm/run.mjs');
+  const child = spawn(process.execPath, [runner, '--reporter=tap', ...files], {
     cwd: ROOT,
-    stdio: ['ignore', 'inherit', 'inherit'],
-    env: { ...process.env, ...env },
+    stdio: ['ignore', 'pipe', 'inherit'],
+    env: { ...process.env, TMPDIR: scratch },
   });
-  if (result.status !== 0) console.log(`${what}: failed (${result.signal ?? `status ${result.status}`})`);
-  return result.status === 0;
+  const ended = once(child, 'close');
+  const lines = [];
+  let file = [];
+  for await (const line of createInterface({ input: child.stdout })) {
+    lines.push(line);
+    file.push(line);
+    if (!/^(not )?ok \d/.test(line)) continue;
+    if (line.startsWith('not ')) console.log(file.join('\n'));
+    else console.log(line);
+    file = [];
+  }
+  const [status, signal] = await ended;
+  if (status !== 0) console.log(`tap ended with ${signal ?? `status ${status}`}`);
+  return { passed: status === 0, report: lines.join('\n') };
 }
 
 /** A server that was told to end may take a moment. */
