@@ -4,10 +4,11 @@
  *
  * The pipe is the server's descriptor 3. The server sends one line of JSON (`Answer`); where its status is 0 the
  * launcher answers `ok`. A server whose launcher goes away without that `ok` unmounts and ends, so that an
- * interrupted command leaves nothing behind.
+ * interrupted command leaves nothing behind. A server that ends without a word was killed or is broken: its log says.
  */
 import { spawn } from 'node:child_process';
 import { closeSync, lstatSync, mkdirSync, openSync, readFileSync, unlinkSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 export interface Answer {
@@ -21,9 +22,7 @@ export const LOG_VARIABLE = 'ASOF_SERVER_LOG';
 
 /** `argv` is that of the mount command, without node and script. Does not return before the process ends. */
 export async function launch(argv: readonly string[]): Promise<never> {
-  const path = logPath();
-  let log: number | 'ignore' = 'ignore';
-  if (path !== undefined) log = openSync(path, 'ax', 0o600);
+  const { path, log } = newLog();
   const server = spawn(process.execPath, [new URL('server.js', import.meta.url).pathname, ...argv], {
     // A session of its own: no controlling terminal, and none of the launcher's signals.
     detached: true,
@@ -31,6 +30,7 @@ export async function launch(argv: readonly string[]): Promise<never> {
     env: { ...process.env, [LOG_VARIABLE]: path ?? '' },
   });
   if (log !== 'ignore') closeSync(log);
+  const json = argv.includes('--json');
   const answer = await new Promise<Answer>(done => {
     const pipe = server.stdio[3] as import('node:net').Socket;
     let text = '';
@@ -43,10 +43,11 @@ export async function launch(argv: readonly string[]): Promise<never> {
       else done(said);
     });
     pipe.on('error', () => {});
-    server.on('error', error => done(died(String(error), path)));
+    server.on('error', error => done(died(`cannot be started (${error.message})`, path, json)));
     server.on('exit', (code, signal) => {
       // What it said before may still be on its way.
-      setImmediate(() => done(died(signal ? `was killed by ${signal}` : `ended with status ${code}`, path)));
+      const how = signal ? `was killed by ${signal}` : `ended with status ${code}`;
+      setImmediate(() => done(died(how, path, json)));
     });
   });
   if (answer.exit !== 0) removeEmpty(path);
@@ -57,31 +58,34 @@ export async function launch(argv: readonly string[]): Promise<never> {
 
 export { launch as main };
 
-function died(how: string, path: string | undefined): Answer {
+/** `how`: the server's end in words. AsofError is not loaded here, so this says what its MOUNT_FAILED would. */
+function died(how: string, path: string | undefined, json: boolean): Answer {
   const log = path === undefined ? '' : readFileSync(path, 'utf8').slice(-4096);
-  return {
-    stdout: '',
-    stderr: `asof: the server ${how} before the mount was ready\n${log}`,
-    exit: 2,
-  };
+  const message = `the server ${how} before the mount was ready`;
+  const error = { code: 'MOUNT_FAILED', message, hint: log };
+  const stderr = json ? `${JSON.stringify({ error })}\n` : `asof: ${message}\n${log}`;
+  return { stdout: '', stderr, exit: 2 };
 }
 
 /**
  * A new log in a folder that nobody else can write to: $XDG_RUNTIME_DIR/asof, /run/asof for root, else
- * /tmp/asof-UID. undefined where there is none: the server then has no log.
+ * /tmp/asof-UID. Where there is none, the server has no log.
  */
-function logPath(): string | undefined {
+function newLog(): { readonly path: string | undefined; readonly log: number | 'ignore' } {
   const uid = process.getuid?.() ?? 0;
   const runtime = process.env['XDG_RUNTIME_DIR'];
-  const folder = runtime ? join(runtime, 'asof') : uid === 0 ? '/run/asof' : `/tmp/asof-${uid}`;
+  const folder = runtime ? join(runtime, 'asof') : uid === 0 ? '/run/asof' : join(tmpdir(), `asof-${uid}`);
+  const path = join(folder, `mount-${Date.now()}-${process.pid}.log`);
   try {
     mkdirSync(folder, { recursive: true, mode: 0o700 });
     const stat = lstatSync(folder);
-    if (!stat.isDirectory() || stat.uid !== uid || (stat.mode & 0o022) !== 0) return undefined;
+    if (stat.isDirectory() && stat.uid === uid && (stat.mode & 0o022) === 0) {
+      return { path, log: openSync(path, 'ax', 0o600) };
+    }
   } catch {
-    return undefined;
+    // A mount without a log is better than none.
   }
-  return join(folder, `mount-${Date.now()}-${process.pid}.log`);
+  return { path: undefined, log: 'ignore' };
 }
 
 function removeEmpty(path: string | undefined): void {

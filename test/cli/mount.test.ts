@@ -235,6 +235,40 @@ t.test('two mounts of one image at once, and none on a mount of another', async 
   }
 });
 
+t.test('a server that dies before it is ready', async t => {
+  writeFileSync(
+    `${folder}/die.cjs`,
+    "if (/server/.test(process.argv[1])) process.kill(process.pid, 'SIGKILL');",
+  );
+  const path = mountPoint(t);
+  const env = { ...process.env, NODE_OPTIONS: `--require ${folder}/die.cjs` };
+  for (const json of [[], ['--json']]) {
+    const launcher = spawn(ASOF, ['mount', b, path, ...json], { stdio: ['ignore', 'ignore', 'pipe'], env });
+    let stderr = '';
+    launcher.stderr.on('data', (text: Buffer) => {
+      stderr += text.toString();
+    });
+    t.equal(await new Promise(done => launcher.on('close', done)), 2);
+    const told = json[0] ? (JSON.parse(stderr) as { error: { message: string } }).error.message : stderr;
+    t.match(told, 'the server was killed by SIGKILL before the mount was ready');
+  }
+  t.notOk(mounted(path));
+});
+
+t.test('a bug in a server: the log has it, and the mount does not stay', async t => {
+  const script = "process.on('SIGUSR2', () => { throw new Error('a bug for the test'); });";
+  writeFileSync(`${folder}/bug.cjs`, script);
+  const path = mountPoint(t);
+  const env = { ...process.env, NODE_OPTIONS: `--require ${folder}/bug.cjs` };
+  const launcher = spawn(ASOF, ['mount', b, path, '--json'], { stdio: ['ignore', 'pipe', 'inherit'], env });
+  const state = JSON.parse(await line(launcher)) as State;
+  t.equal(await digest(`${path}/disk`), digests.get('b.qcow2'));
+  process.kill(state.pid, 'SIGUSR2');
+  await eventually(() => !running(state.pid), 'the server has gone');
+  await eventually(() => !mounted(path), 'and so has the mount');
+  t.match(readFileSync(state.log!, 'utf8'), 'a bug for the test');
+});
+
 t.test('what cannot be a mount point', async t => {
   writeFileSync(`${folder}/plain`, '');
   for (const path of [`${folder}/plain`, `${folder}/none`]) {
