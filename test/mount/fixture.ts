@@ -51,9 +51,8 @@ export class Workshop {
     writeFileSync(`${name}.stored`, stored);
     writeFileSync(`${name}.oracle`, bytes);
     const disk = new Disk(this.engine, described(runs, size, ImageFile.open(`${name}.stored`)));
-    // As whoever opens a disk does.
-    const counted = runs.map(([kind, length]) => (kind === 'zero' ? 0 : length));
-    disk.native.setAllocated(counted.reduce((sum, length) => sum + length, 0));
+    // As whoever opens a disk does; so few runs are counted before this returns.
+    void disk.countAllocated();
     this.#disks.push(disk);
     return { disk, runs, oracle: `${name}.oracle`, bytes };
   }
