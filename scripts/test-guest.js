@@ -123,7 +123,8 @@ function makeInitrd() {
   const root = path.join(WORK, 'root');
   fs.rmSync(root, { recursive: true, force: true });
   fs.mkdirSync(root, { recursive: true });
-  copyBinary('/bin/busybox', root);
+  fs.mkdirSync(path.join(root, 'bin'));
+  fs.copyFileSync('/bin/busybox', path.join(root, 'bin', 'busybox')); // the static one: it has no libraries
   copyBinary(process.execPath, root, '/usr/bin/node');
   copyBinary(path.join(ROOT, 'build', 'Release', 'asof.node'), root, '/asof/build/Release/asof.node');
   for (const name of ['bin', 'dist/src', 'package.json']) {

@@ -100,12 +100,17 @@ export function join<E extends LayerExtent>(a: E, b: E): E | undefined {
   }
 }
 
-/** The same runs with every two that make one joined. */
+/** Pieces that one joined run takes: bounds the work of a caller who wants the first run only. */
+const MOST_PIECES = 4096;
+
+/** The same runs with neighbours that make one joined, up to a bounded number of pieces. */
 export function* joined<E extends LayerExtent>(extents: Iterable<E>): Generator<E, void, undefined> {
   let last: E | undefined;
+  let pieces = 0;
   for (const extent of extents) {
-    const both = last && join(last, extent);
+    const both = last && pieces < MOST_PIECES ? join(last, extent) : undefined;
     if (last && !both) yield last;
+    pieces = both ? pieces + 1 : 1;
     last = both ?? extent;
   }
   if (last) yield last;

@@ -45,7 +45,7 @@ for image in /images/*.raw /images/*.qcow2; do
     [ "$(cat /tmp/sum.1 /tmp/sum.2 /tmp/sum.3 /tmp/sum.4 | sort -u)" = "$want  -" ]
     result $? "$name: four readers at once"
   fi
-  asof umount "/m/$name"
+  asof umount "/m/$name" >/dev/null
   result $? "$name: unmounted"
   ! grep -q fuse.asof /proc/mounts
   result $? "$name: nothing is left mounted"
@@ -54,11 +54,11 @@ done
 # A server that is killed leaves a mount that the next one replaces.
 image=$(ls /images/*.qcow2 | head -n 1)
 mkdir -p /m/killed
-asof mount "$image" /m/killed
-kill -9 $(pgrep -f /m/killed | head -n 1)
+asof mount "$image" /m/killed --json >/tmp/killed
+kill -9 "$(sed -n 's/.*"pid": *\([0-9]*\).*/\1/p' /tmp/killed)"
 sleep 1
-asof mount "$image" /m/killed && dd if=/m/killed/disk of=/dev/null bs=64k count=1 2>/dev/null
+asof mount "$image" /m/killed >/dev/null && dd if=/m/killed/disk of=/dev/null bs=64k count=1 2>/dev/null
 result $? 'mounted again where the server was killed'
-asof umount /m/killed
+asof umount /m/killed >/dev/null
 result $? 'and unmounted'
 echo "1..$n"
