@@ -52,7 +52,8 @@ export class Lookup {
           );
           continue;
         }
-        const stat = statSync(real, { bigint: true });
+        const stat = statSync(real, { bigint: true, throwIfNoEntry: false });
+        if (!stat) continue;
         const member = this.#members.get(`${stat.dev}:${stat.ino}`);
         if (member === undefined) return ImageFile.open(real);
         // A base of the same name in another folder may still be meant.

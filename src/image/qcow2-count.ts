@@ -27,8 +27,9 @@ const [HEADER, L1, L2, REFCOUNT_TABLE, REFCOUNT_BLOCK, SNAPSHOTS, BITMAPS, DATA]
 /** Clusters of a file that are counted: two arrays of 16 bits and one of 8 for so many. */
 export const MOST_CLUSTERS = 2 ** 26;
 
-/** Entries of first-level and bitmap tables that are looked at. */
+/** Entries of first-level and bitmap tables, and of second-level tables, that are looked at. */
 const BUDGET = 2 ** 27;
+const L2_BUDGET = 2 ** 31;
 
 const HIGH = 2 ** 32;
 
@@ -50,6 +51,7 @@ export class References {
   readonly #pages: Pages;
   readonly #header: Header;
   #budget = BUDGET;
+  #l2Budget = L2_BUDGET;
 
   constructor(pages: Pages, header: Header) {
     this.#pages = pages;
@@ -64,7 +66,8 @@ export class References {
   countAll(snapshots: SnapshotTable): void {
     const { clusterSize, l1Offset, l1Entries } = this.#header;
     this.#use(0, clusterSize, HEADER);
-    const l2 = new Map<number, number>();
+    // How often each cluster is an L2 table; what stands at no cluster boundary is none.
+    const l2 = new Uint16Array(this.counts.length);
     const firsts = new Map<string, { offset: number; entries: number; times: number }>();
     for (const first of [{ l1Offset, l1Entries }, ...snapshots.entries]) {
       const key = `${first.l1Offset}:${first.l1Entries}`;
@@ -79,12 +82,16 @@ export class References {
         if ((hi & 0x7f000000) !== 0 || (lo & 0x1ff) !== 0)
           this.#fault('L1 entries have reserved bits set', times);
         if (table === 0) return;
-        if (table % clusterSize !== 0) this.#fault('L1 entries point to no cluster boundary', times);
+        const cluster = table / clusterSize;
+        if (!Number.isInteger(cluster)) this.#fault('L1 entries point to no cluster boundary', times);
         this.#use(table, clusterSize, L2, times);
-        if (table < this.#file.size) l2.set(table, (l2.get(table) ?? 0) + times);
+        if (Number.isInteger(cluster) && cluster < l2.length)
+          l2[cluster] = Math.min(0xffff, l2[cluster]! + times);
       });
     }
-    for (const [table, times] of l2) this.#countL2(table, times);
+    for (let cluster = 0; cluster < l2.length && !this.exhausted; cluster++) {
+      if (l2[cluster]! > 0) this.#countL2(cluster * clusterSize, l2[cluster]!);
+    }
     this.#use(this.#header.snapshotsOffset, snapshots.length, SNAPSHOTS);
     this.#countBitmaps();
     this.#countRefcounts();
@@ -128,6 +135,11 @@ export class References {
   forEachL2(table: number, visit: (hi: number, lo: number, zeros: number, allocated: number) => void): void {
     const { clusterSize, extendedL2 } = this.#header;
     const step = extendedL2 ? 4 : 2;
+    this.#l2Budget -= clusterSize / 8;
+    if (this.#l2Budget < 0) {
+      this.exhausted = true;
+      return;
+    }
     for (let done = 0; done < clusterSize; ) {
       const at = table + done;
       const page = this.#pages.page(Math.floor(at / PAGE));

@@ -4,9 +4,12 @@
 import { closeSync, copyFileSync, openSync, readFileSync, readSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
+import { Disk } from '../../src/block/disk.js';
 import { openChain } from '../../src/image/chain.js';
-import { check } from '../../src/image/check.js';
+import { check, checkPacked } from '../../src/image/check.js';
 import type { Finding } from '../../src/image/finding.js';
+import { points } from '../../src/image/points.js';
+import { Engine } from '../../src/native.js';
 import { folder, noise, qemuCheck, qemuImg, qemuIo } from './peer.js';
 
 const dir = folder(t);
@@ -146,6 +149,28 @@ t.test('entries of the tables', async t => {
     t.equal(mine.leaks, peer['leaks'] ?? 0, `leaks: ${name}`);
     t.equal(mine.corruptions, peer['corruptions'] ?? 0, `corruptions: ${name}`);
   }
+});
+
+t.test('packed blocks are unpacked on demand', async t => {
+  const path = make('packed');
+  const l2 = u64(path, u64(path, 40));
+  const place = Number(peek(path, l2, 8).readBigUInt64BE() & ((1n << 54n) - 1n));
+  const engine = new Engine({ cacheBytes: 2 ** 24, mapBytes: 2 ** 24, threads: 2 });
+  t.teardown(() => engine.close());
+  const deep = async () => {
+    const chain = openChain(path);
+    const disk = new Disk(engine, points(chain)[0]!.open());
+    const found: Finding[] = [];
+    for await (const one of checkPacked(disk.source, (offset, length) => disk.read(offset, length)))
+      found.push(one);
+    disk.close();
+    chain.close();
+    return found;
+  };
+  t.same(await deep(), []);
+  patch(path, place + 4, Buffer.alloc(8, 0xff));
+  t.match(await deep(), [{ severity: 'defect', kind: 'range', range: { offset: 0, length: 65536 } }]);
+  t.same(ours(path).found, [], 'the metadata alone is sound');
 });
 
 t.test('the whole is only read', async t => {
