@@ -23,6 +23,9 @@ interface Run {
 
 const K = 1024;
 const M = 1024 * K;
+// All of it, on a machine that has much else to do.
+t.setTimeout(120_000);
+
 const folder = t.testdir();
 const { a, b } = await makeChain(folder);
 const raw = `${folder}/truth.raw`;

@@ -15,6 +15,9 @@ interface State {
   readonly log: string | null;
 }
 
+// All of it, on a machine that has much else to do.
+t.setTimeout(120_000);
+
 const folder = t.testdir();
 const { a, b } = await makeChain(folder);
 const points = await asofJson<PointInfo[]>('points', b);
