@@ -8,20 +8,20 @@ import { program } from './program.js';
 
 /** Runs the command of `argv` (without node and script). Resolves to the failure that is to be told, if any. */
 export async function run(argv: readonly string[]): Promise<Failure | undefined> {
-  try {
-    await (await program(argv)).parseAsync(argv, { from: 'user' });
-    return undefined;
-  } catch (error) {
-    const command = argv.find(word => COMMANDS.some(({ name }) => name === word)) ?? '';
-    return failureOf(error, argv.includes('--json'), command);
-  }
+  const command = argv.find(word => COMMANDS.some(({ name }) => name === word)) ?? '';
+  const told = (error: unknown) => failureOf(error, argv.includes('--json'), command);
+  const failure = await program(argv)
+    .then(parser => parser.parseAsync(argv, { from: 'user' }))
+    .then(() => undefined, told);
+  if (failure?.text) return failure;
+  // Help has been written by commander, and ends as an error without a text.
+  return flush().then(() => failure, told);
 }
 
 /** Runs, tells and exits. */
 export async function main(argv: readonly string[]): Promise<never> {
   guardOutput();
   const failure = await run(argv);
-  await flush();
   if (failure) {
     if (failure.text) process.stderr.write(failure.text);
     process.exitCode = failure.exit;

@@ -1,39 +1,49 @@
 /**
- * Standard output: written with back-pressure, and quiet when the reader goes away (`asof map FILE | head`).
+ * Standard output: written with back-pressure, quiet when the reader goes away (`asof map FILE | head`), and an error
+ * in words where it cannot be written (a full disk).
  */
-import { once } from 'node:events';
+import { AsofError } from '../errors.js';
 
 /** Thrown by `write` when nobody reads any more; the command ends quietly. */
 export class ReaderGone extends Error {}
 
-let gone = false;
+let failed: NodeJS.ErrnoException | undefined;
 
 /** Call once, before anything is written. */
 export function guardOutput(): void {
-  for (const stream of [process.stdout, process.stderr]) {
-    stream.on('error', (error: NodeJS.ErrnoException) => {
-      if (error.code !== 'EPIPE') throw error;
-      if (stream === process.stdout) gone = true;
-    });
-  }
-}
-
-/** Writes, and resolves when more may follow. Throws ReaderGone. */
-export async function write(data: string | Uint8Array): Promise<void> {
-  if (gone) throw new ReaderGone();
-  if (process.stdout.write(data)) return;
-  // A broken pipe raises 'error' and closes the stream without a 'drain'.
-  await Promise.race([once(process.stdout, 'drain'), once(process.stdout, 'close')]).catch(() => {});
-  if (gone) throw new ReaderGone();
-}
-
-/** Resolves when all that was written has left the process. */
-export async function flush(): Promise<void> {
-  if (gone || process.stdout.writableLength === 0) return;
-  await new Promise<void>(done => {
-    process.stdout.write('', () => done());
-    process.stdout.once('error', () => done());
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    failed ??= error;
   });
+  // There is nobody left to tell.
+  process.stderr.on('error', () => {});
+}
+
+function assertWritable(): void {
+  if (!failed) return;
+  if (failed.code === 'EPIPE') throw new ReaderGone();
+  throw new AsofError('IO', `cannot write to standard output: ${failed.code ?? failed.message}`, '', {
+    cause: failed,
+  });
+}
+
+/** Writes, and resolves when more may follow. Throws ReaderGone, or IO where an earlier write has failed. */
+export async function write(data: string | Uint8Array): Promise<void> {
+  assertWritable();
+  let written: () => void = () => {};
+  const done = new Promise<void>(resolve => {
+    written = resolve;
+  });
+  // The callback comes for a failed write too.
+  if (!process.stdout.write(data, () => written())) await done;
+  assertWritable();
+}
+
+/** Resolves when all that was written has left the process. Throws as `write` does. */
+export async function flush(): Promise<void> {
+  if (!failed) await new Promise<void>(done => process.stdout.write('', () => done()));
+  // A stream tells of an error one turn after it has called back.
+  await new Promise(done => setImmediate(done));
+  assertWritable();
 }
 
 /** One JSON document, for people to read as well. */

@@ -1,6 +1,8 @@
+import { execFile } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
+import { promisify } from 'node:util';
 import t from 'tap';
-import { asof } from './asof.js';
+import { ASOF, asof, peer } from './asof.js';
 
 interface Told {
   readonly error: { readonly code: string; readonly message: string; readonly hint: string };
@@ -10,6 +12,8 @@ t.setTimeout(120_000);
 
 const folder = t.testdir({ 'disk.raw': 'x'.repeat(1024), 'luks.img': '', file: '' });
 const disk = `${folder}/disk.raw`;
+
+const bash = (script: string) => promisify(execFile)('/bin/bash', ['-c', script]);
 
 /** The command line, the status, the code. */
 const CASES: readonly (readonly [readonly string[], number, string])[] = [
@@ -55,34 +59,34 @@ for (const [argv, status, code] of CASES) {
 }
 
 t.test('a reader that goes away ends a command quietly', async t => {
-  const { execFile } = await import('node:child_process');
-  const { promisify } = await import('node:util');
-  const { ASOF, peer } = await import('./asof.js');
   const image = `${folder}/many.qcow2`;
   const plain = `${folder}/many.raw`;
   // A map of 16,384 lines: more than a pipe holds.
   const bytes = Buffer.alloc(16 * 2 ** 20);
   for (let i = 0; i < bytes.length; i += 1024) bytes[i] = 1;
   writeFileSync(plain, bytes);
-  await peer(
-    'qemu-img',
-    'convert',
-    '-q',
-    '-f',
-    'raw',
-    '-O',
-    'qcow2',
-    '-o',
-    'cluster_size=512',
-    '-S',
-    '512',
-    plain,
-    image,
+  const options = ['-o', 'cluster_size=512', '-S', '512'];
+  await peer('qemu-img', 'convert', '-q', '-f', 'raw', '-O', 'qcow2', ...options, plain, image);
+  for (const command of ['map', 'map --json', 'read', 'read --json']) {
+    const { stdout, stderr } = await bash(
+      `'${ASOF}' ${command} '${image}' | head -c 100 | wc -c; echo "\${PIPESTATUS[0]}"`,
+    );
+    t.equal(stderr, '', command);
+    t.equal(stdout, '100\n0\n', command);
+  }
+  // Many pieces, each larger than the pipe: no listener, no warning is left by any.
+  const { stdout, stderr } = await bash(
+    `truncate -s 100M '${folder}/large'; '${ASOF}' read '${folder}/large' | wc -c`,
   );
-  const { stdout, stderr } = await promisify(execFile)('/bin/bash', [
-    '-c',
-    `'${ASOF}' map '${image}' | head -n 2; echo "\${PIPESTATUS[0]}"`,
-  ]);
   t.equal(stderr, '');
-  t.equal(stdout.trim().split('\n').at(-1), '0');
+  t.equal(stdout, `${100 * 2 ** 20}\n`);
+});
+
+t.test('a full disk is told, and not as a bug', async t => {
+  for (const command of ['info', 'points', 'map', 'read', 'check', '--help']) {
+    const script = `'${ASOF}' ${command} '${disk}' > /dev/full; echo "$?"`;
+    const { stdout, stderr } = await bash(script);
+    t.equal(stdout.trim(), '2', command);
+    t.equal(stderr, 'asof: cannot write to standard output: ENOSPC\n', command);
+  }
 });
