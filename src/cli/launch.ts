@@ -43,28 +43,38 @@ export async function launch(argv: readonly string[]): Promise<never> {
       else done(said);
     });
     pipe.on('error', () => {});
-    server.on('error', error => done(died(`cannot be started (${error.message})`, path, json)));
+    server.on('error', error => done(died(`cannot be started (${error.message})`, json)));
     server.on('exit', (code, signal) => {
       // What it said before may still be on its way.
       const how = signal ? `was killed by ${signal}` : `ended with status ${code}`;
-      setImmediate(() => done(died(how, path, json)));
+      setImmediate(() => done(died(how, json)));
     });
   });
-  if (answer.exit !== 0) removeEmpty(path);
   process.stdout.write(answer.stdout);
-  process.stderr.write(answer.stderr);
+  process.stderr.write(answer.exit === 0 ? answer.stderr : withLog(answer.stderr, path, json));
   process.exit(answer.exit);
 }
 
 export { launch as main };
 
 /** `how`: the server's end in words. AsofError is not loaded here, so this says what its MOUNT_FAILED would. */
-function died(how: string, path: string | undefined, json: boolean): Answer {
-  const log = path === undefined ? '' : readFileSync(path, 'utf8').slice(-4096);
+function died(how: string, json: boolean): Answer {
   const message = `the server ${how} before the mount was ready`;
-  const error = { code: 'MOUNT_FAILED', message, hint: log };
-  const stderr = json ? `${JSON.stringify({ error })}\n` : `asof: ${message}\n${log}`;
-  return { stdout: '', stderr, exit: 2 };
+  const error = { code: 'MOUNT_FAILED', message, hint: '' };
+  return { stdout: '', stderr: json ? `${JSON.stringify({ error })}\n` : `asof: ${message}\n`, exit: 2 };
+}
+
+/** A failure, and what libfuse, fusermount or a dying server wrote to the log: people see it, JSON names the file. */
+function withLog(stderr: string, path: string | undefined, json: boolean): string {
+  if (path === undefined) return stderr;
+  const log = readFileSync(path, 'utf8').slice(-4096);
+  if (!json || log === '') {
+    unlinkSync(path);
+    return stderr + log;
+  }
+  const told = JSON.parse(stderr) as { error: { hint: string } };
+  told.error.hint ||= `the log is ${path}`;
+  return `${JSON.stringify(told)}\n`;
 }
 
 /**
@@ -86,12 +96,4 @@ function newLog(): { readonly path: string | undefined; readonly log: number | '
     // A mount without a log is better than none.
   }
   return { path: undefined, log: 'ignore' };
-}
-
-function removeEmpty(path: string | undefined): void {
-  try {
-    if (path !== undefined && lstatSync(path).size === 0) unlinkSync(path);
-  } catch {
-    // Somebody else has tidied up.
-  }
 }

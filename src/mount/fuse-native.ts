@@ -13,7 +13,7 @@
  * Attributes are not cached by the kernel (`attr_timeout=0`), for a text file may grow; pages are kept while size
  * and modification time stay (`auto_cache`), which for a disk is for ever.
  */
-import { readdirSync, readlinkSync } from 'node:fs';
+import { accessSync, constants, existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { AsofError, errnoOf } from '../errors.js';
 import type { EndReason, MountDriver, Mounted, MountOptions } from './driver.js';
@@ -84,7 +84,7 @@ export const fuseNative: MountDriver = {
   name: 'fuse-native',
   unavailable() {
     const loaded = load();
-    return typeof loaded === 'string' ? loaded : undefined;
+    return typeof loaded === 'string' ? loaded : noDevice();
   },
   mount,
 };
@@ -109,6 +109,18 @@ function load(): FusePackage | string {
   return loaded;
 }
 
+/** Why /dev/fuse cannot be used; libfuse, and fusermount for it, opens it with the rights of this user. */
+function noDevice(): string | undefined {
+  if (process.platform !== 'linux') return undefined;
+  try {
+    accessSync('/dev/fuse', constants.R_OK | constants.W_OK);
+    return undefined;
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return '/dev/fuse does not exist (modprobe fuse)';
+    return '/dev/fuse may not be opened by this user';
+  }
+}
+
 async function mount(tree: Tree, options: MountOptions): Promise<Mounted> {
   const fusePackage = load();
   if (typeof fusePackage === 'string') {
@@ -118,6 +130,7 @@ async function mount(tree: Tree, options: MountOptions): Promise<Mounted> {
   if (Buffer.byteLength(mountPoint) > MAX_TEXT) {
     throw new AsofError('MOUNT_POINT', `${mountPoint} is longer than ${MAX_TEXT} bytes`, '--driver native');
   }
+  if (options.allowOther) requireAllowOther(mountPoint);
   const text = optionText(options);
   const fuse = new fusePackage(mountPoint, operations(tree), { timeout: false });
   fuse._fuseOptions = () => text;
@@ -130,6 +143,18 @@ async function mount(tree: Tree, options: MountOptions): Promise<Mounted> {
   const letGo = () => release(fusePackage, fuse);
   if (fd === undefined || !entry) return unwatched(fuse, mountPoint);
   return watched(entry, fd, letGo);
+}
+
+/** libfuse 2 refuses this without a word. Throws MOUNT_FAILED. */
+function requireAllowOther(mountPoint: string): void {
+  if (process.platform !== 'linux' || process.geteuid?.() === 0) return;
+  const config = existsSync('/etc/fuse.conf') ? readFileSync('/etc/fuse.conf', 'utf8') : '';
+  if (/^\s*user_allow_other\b/m.test(config)) return;
+  throw new AsofError(
+    'MOUNT_FAILED',
+    `cannot mount on ${mountPoint}: only root may let other users in`,
+    'root must write user_allow_other into /etc/fuse.conf',
+  );
 }
 
 /** The options of the mount, as libfuse takes them: a comma in a value is escaped. */
@@ -151,8 +176,7 @@ function optionText({ source, allowOther }: MountOptions): string {
 
 function mountError(mountPoint: string, error: Error): AsofError {
   const code = /Mountpoint/.test(error.message) ? 'MOUNT_POINT' : 'MOUNT_FAILED';
-  const what =
-    error.message === 'fuse failed' ? 'libfuse refused; it said why on standard error' : error.message;
+  const what = error.message === 'fuse failed' ? 'libfuse refused the mount' : error.message;
   return new AsofError(code, `cannot mount on ${mountPoint}: ${what}`, '', { cause: error });
 }
 
