@@ -16,14 +16,21 @@ const DIST = join(ROOT, 'dist');
 export function buildAddon() {
   if (!addonIsStale()) return;
   console.log('building the native addon');
+  const failure = buildWithGyp(ROOT);
+  if (failure !== undefined) throw new SetupError(`the native addon does not build:\n${failure}`);
+}
+
+/** Builds what the binding.gyp in `cwd` says; undefined, or what was printed where it failed. */
+export function buildWithGyp(cwd, env = {}) {
   const [program, ...first] = nodeGyp();
   // A system-wide Node brings its headers; others are fetched by node-gyp once.
   const prefix = dirname(dirname(process.execPath));
   const headers = existsSync(join(prefix, 'include/node/node_version.h')) ? [`--nodedir=${prefix}`] : [];
   const args = [...first, 'configure', 'build', '--jobs=max', '--loglevel=warn', ...headers];
-  const result = spawnSync(program, args, { cwd: ROOT, encoding: 'utf8', maxBuffer: 1 << 28 });
-  if (result.status === 0 && existsSync(ADDON)) return;
-  throw new SetupError(`the native addon does not build:\n${result.stdout ?? ''}${result.stderr ?? ''}`);
+  const options = { cwd, encoding: 'utf8', maxBuffer: 1 << 28, env: { ...process.env, ...env } };
+  const result = spawnSync(program, args, options);
+  if (result.status === 0 && existsSync(join(cwd, 'build/Release/asof.node'))) return undefined;
+  return `${result.stdout ?? ''}${result.stderr ?? ''}`;
 }
 
 function addonIsStale() {
