@@ -24,6 +24,9 @@ constexpr size_t kScratchKept = size_t{4} << 20;
 // what nobody asks for again.
 constexpr size_t kStream = size_t{512} << 10;
 
+// A read is done in steps of this length, so that what it notes of its runs is bounded. A multiple of any sector.
+constexpr uint64_t kStep = uint64_t{8} << 20;
+
 constexpr uint64_t kMaxAhead = uint64_t{8} << 20;
 
 BlockKey KeyOf(const Row& row) {
@@ -120,8 +123,8 @@ int MappedDisk::Read(uint64_t offset, size_t length, uint8_t* into, Reader* read
   };
   int error = 0;
   if (offset < body) error = part(offset, std::min(body, end));
-  if (body < tail) {
-    int of_body = ReadSectors(body, static_cast<size_t>(tail - body), into + (body - offset));
+  for (uint64_t at = body; at < tail; at += kStep) {
+    int of_body = ReadSectors(at, static_cast<size_t>(std::min(kStep, tail - at)), into + (at - offset));
     if (error == 0) error = of_body;
   }
   if (tail >= body && tail < end) {

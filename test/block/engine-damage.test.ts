@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { deflateRawSync } from 'node:zlib';
 import t, { type Test } from 'tap';
 import { type Defect, Disk, type OnDamage } from '../../src/block/disk.js';
-import type { Extent } from '../../src/block/extent.js';
+import type { Extent, PackedExtent } from '../../src/block/extent.js';
 import { ImageFile } from '../../src/block/file.js';
 import { Engine, type NativeRegion } from '../../src/native.js';
 import { listedDisk, Model, noise, text } from './model.js';
@@ -190,6 +190,36 @@ t.test('flipped bytes never give wrong bytes of a block that says so', async t =
     }
     t.ok(answers[0] === answers[1], 'both readers are told the same');
     file.close();
+  }
+});
+
+t.test('a place that two runs call by two names is two blocks', async t => {
+  const block = model.blocks[4]!;
+  const { codec, offset, packedLength } = block;
+  const unpackedLength = block.bytes.length;
+  const run: PackedExtent = {
+    kind: 'packed',
+    length: 1024,
+    file: model.packed,
+    offset,
+    packedLength,
+    codec,
+    unpackedLength,
+    skip: 512,
+  };
+  const disk = diskOf(t, [
+    run,
+    { ...run, codec: codec === 'zstd' ? 'deflate' : 'zstd' },
+    { ...run, unpackedLength: unpackedLength + 1 },
+    { ...run, packedLength: 20 },
+    { ...run, file: model.plain },
+    run,
+  ]);
+  const right = block.bytes.subarray(512, 1536);
+  for (let turn = 0; turn < 2; turn++) {
+    t.ok((await disk.read(0, 1024)).equals(right));
+    for (const start of [1024, 2048, 3072, 4096]) await t.rejects(disk.read(start, 1), { code: 'DAMAGED' });
+    t.ok((await disk.read(5120, 1024)).equals(right));
   }
 });
 
