@@ -72,6 +72,7 @@ await t.test('nothing is left', async t => {
   );
   const grown = (process.memoryUsage.rss() - memory) / MiB;
   t.comment(`${ROUNDS} rounds: ${grown.toFixed(1)} MiB more`);
-  // 64 KiB a round, kept, would be twice this.
-  t.ok(grown < 32, `resident memory grew by ${grown.toFixed(1)} MiB`);
+  // 64 KiB a round, kept, would be twice this. A sanitizer keeps what was freed, for a while.
+  const sanitized = process.env['ASOF_ADDON'] !== undefined;
+  t.ok(sanitized || grown < 32, `resident memory grew by ${grown.toFixed(1)} MiB`);
 });

@@ -85,7 +85,9 @@ await t.test('mounted, read and unmounted by nobody', async t => {
   const exit = once(child, 'exit');
   const unmount = new URL('../../src/mount/unmount.js', import.meta.url).href;
   const program = `import('${unmount}').then(m => m.unmountAt('${dir}'))`;
-  const answer = await as(process.execPath, '-e', program);
+  // It loads the addon, and so a sanitizer with it.
+  const preload = `LD_PRELOAD=${process.env['LD_PRELOAD'] ?? ''}`;
+  const answer = await as('env', preload, process.execPath, '-e', program);
   t.equal(answer.status, 0, `the same user unmounts it ${answer.stderr}`);
   t.equal(mountAt(dir), undefined);
   await exit;
