@@ -132,7 +132,7 @@ export async function python(program: string, ...args: string[]): Promise<unknow
 }
 
 export function has(program: string): boolean {
-  return spawnSync('which', [program]).status === 0;
+  return spawnSync('which', [program], { env: PLAIN }).status === 0;
 }
 
 /** Why FUSE mounts cannot be tested here; '' where they can. */
