@@ -51,6 +51,10 @@ t.test('internal snapshots, each with its own size, in an overlay', { skip }, as
     const point = listed.find(one => one.name === name);
     t.equal(point?.size, size, `${name} has its size`);
     const disk = join(mounted, point?.moment ?? 'missing', 'disk');
-    t.equal(await digest(disk), await oracle(folder, head, name), `${name} reads as qemu-img converts it`);
+    t.equal(
+      await digest(disk),
+      await oracle(folder, head, { name, size }),
+      `${name} reads as qemu-img converts it`,
+    );
   }
 });
