@@ -32,6 +32,7 @@ class DiskObject : public Napi::ObjectWrap<DiskObject> {
                            InstanceMethod<&DiskObject::Seek>("seek"),
                            InstanceMethod<&DiskObject::WholeFile>("wholeFile"),
                            InstanceMethod<&DiskObject::Defects>("defects"),
+                           InstanceMethod<&DiskObject::Learn>("learn"),
                            InstanceMethod<&DiskObject::SetAllocated>("setAllocated"),
                            InstanceMethod<&DiskObject::Close>("close"),
                        });
@@ -99,6 +100,23 @@ class DiskObject : public Napi::ObjectWrap<DiskObject> {
       list.Set(i, entry);
     }
     return list;
+  }
+
+  Napi::Value Learn(const Napi::CallbackInfo& info) {
+    Napi::Env env = info.Env();
+    uint64_t offset;
+    if (!ToInteger(info[0], kMaxOffset, &offset) || offset >= init_.disk->Size()) {
+      return Throw(env, "OUT_OF_RANGE", "the offset does not lie within the disk");
+    }
+    uint64_t end, allocated;
+    if (!init_.disk->Known(offset, &end, &allocated)) {
+      init_.host->Answer(env, init_.id, offset);
+      if (!init_.disk->Known(offset, &end, &allocated)) return env.Undefined();
+    }
+    Napi::Object known = Napi::Object::New(env);
+    known.Set("end", static_cast<double>(end));
+    known.Set("allocated", static_cast<double>(allocated));
+    return known;
   }
 
   void SetAllocated(const Napi::CallbackInfo& info) {

@@ -34,6 +34,9 @@ class Host : public std::enable_shared_from_this<Host> {
                                        uint64_t* id);
   void CloseDisk(Napi::Env env, uint64_t id);
 
+  // Asks JavaScript for the region of a disk that holds `offset`, and tells the disk.
+  void Answer(Napi::Env env, uint64_t id, uint64_t offset);
+
   // What a piece of work came to: an errno, or 0 and perhaps a number.
   struct Outcome {
     int error;
@@ -60,7 +63,6 @@ class Host : public std::enable_shared_from_this<Host> {
   Host() = default;
   static void EnvironmentEnds(void* data);
   void End();
-  void Answer(Napi::Env env, uint64_t id, uint64_t offset);
   void Settle(Napi::Env env, uint64_t id, Outcome outcome);
 
   std::shared_ptr<Engine> engine_;

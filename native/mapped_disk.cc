@@ -329,6 +329,20 @@ void MappedDisk::Answered(uint64_t offset, RegionPtr region, const std::string& 
   changed_.notify_all();
 }
 
+bool MappedDisk::Known(uint64_t offset, uint64_t* end, uint64_t* allocated) const {
+  RegionPtr region = map_.Find(offset);
+  if (!region) return false;
+  *end = region->end;
+  *allocated = 0;
+  for (size_t i = region->RowAt(offset); i < region->rows.size(); ++i) {
+    const Row& row = region->rows[i];
+    if (static_cast<Kind>(row.kind) != Kind::kZero) {
+      *allocated += region->RowEnd(i) - std::max<uint64_t>(row.start, offset);
+    }
+  }
+  return true;
+}
+
 int MappedDisk::Seek(uint64_t offset, int whence, uint64_t* result) {
   if (whence != SEEK_DATA && whence != SEEK_HOLE) return EINVAL;
   Use use(this);

@@ -43,6 +43,10 @@ class MappedDisk final : public Disk, public std::enable_shared_from_this<Mapped
   // The answer to an Ask of `offset`: a region that holds it, or null and why there is none.
   void Answered(uint64_t offset, RegionPtr region, const std::string& why);
 
+  // What the map knows from `offset` on: where it ends, and how many of those bytes are no zero runs. False where it
+  // knows nothing of it.
+  bool Known(uint64_t offset, uint64_t* end, uint64_t* allocated) const;
+
   void SetAllocated(uint64_t bytes);
   std::vector<Defect> ListDefects() const { return defects_.List(); }
 

@@ -29,6 +29,11 @@ export interface NativeDisk {
   wholeFile(): Promise<number>;
   /** What reads have met so far, in order, joined. */
   defects(): NativeDefect[];
+  /**
+   * Has the map know what lies at `offset`, asking `resolve` where it does not yet. Where the region ends, and how many
+   * of its bytes from `offset` on are no zero runs; undefined where there is no answer.
+   */
+  learn(offset: number): { readonly end: number; readonly allocated: number } | undefined;
   /** Tells the engine how many bytes are no zero runs, once they have been counted. */
   setAllocated(bytes: number): void;
   /** Reads under way end first (on their threads); later ones fail. */

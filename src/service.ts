@@ -24,7 +24,7 @@ export type { Difference, Finding, MountDriver, Mounted, MountOptions, OnDamage,
 export const DEFAULT_CACHE = 128 * 2 ** 20;
 
 /** Bytes of map rows that are kept; what is dropped is compiled again when it is needed. */
-const MAP_BYTES = 64 * 2 ** 20;
+const MAP_BYTES = 32 * 2 ** 20;
 
 export interface ImageOptions {
   /** Folders in which parents and data files may be found, after the image's own. */
@@ -246,7 +246,8 @@ const PAUSE = 16;
 export async function countAllocations(image: OpenedImage): Promise<void> {
   for (const point of image.points) {
     const disk = image.disk(point);
-    if ((await disk.countAllocated(point === image.newest ? 0 : PAUSE)) === undefined) return;
+    const how = point === image.newest ? { learn: true } : { pause: PAUSE };
+    if ((await disk.countAllocated(how)) === undefined) return;
     // A small map is counted without a rest; many of them must not keep reads from being answered.
     await new Promise(done => setTimeout(done, PAUSE));
   }

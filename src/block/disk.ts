@@ -21,18 +21,17 @@ export type OnDamage = 'error' | 'zero';
 /** Milliseconds for which a count of the allocation keeps the JavaScript thread from answering reads. */
 const COUNT_SLICE = 5;
 
-/** Runs between two looks at the clock. */
-const CHECK = 64;
-
 export class Disk {
   readonly source: BlockSource;
   /** The engine's object, for the mount. */
   readonly native: NativeDisk;
+  readonly #engine: Engine;
   #closed = false;
   #allocated: number | undefined;
 
   constructor(engine: Engine, source: BlockSource, onDamage: OnDamage = 'error') {
     this.source = source;
+    this.#engine = engine;
     const idOf = (file: ImageFile) => engine.fileId(file);
     this.native = engine.openDisk(source.size, source.sectorSize, onDamage === 'zero', offset =>
       compileRegion(source, offset, idOf),
@@ -70,17 +69,17 @@ export class Disk {
   }
 
   /**
-   * Counts the bytes that are no zero runs and tells the engine, for st_blocks. It walks the whole map; every few
-   * milliseconds it lets the JavaScript thread answer reads, for `pause` milliseconds at least. The count, or undefined
-   * where the disk was closed meanwhile.
+   * Counts the bytes that are no zero runs and tells the engine, for st_blocks. With `learn` the engine learns the map on
+   * the way, as much of it as fills half of what it may keep, so that first reads find it. Every few milliseconds the
+   * JavaScript thread is free to answer reads, for `pause` milliseconds at least. The count, or undefined where the disk
+   * was closed meanwhile.
    */
-  async countAllocated(pause = 0): Promise<number | undefined> {
+  async countAllocated({ pause = 0, learn = false } = {}): Promise<number | undefined> {
     let bytes = 0;
-    let runs = 0;
     let began = performance.now();
-    for (const run of this.source.extents(0, this.size)) {
-      if (run.kind !== 'zero') bytes += run.length;
-      if (++runs % CHECK !== 0 || performance.now() - began < COUNT_SLICE) continue;
+    for (const count of this.#counts(learn)) {
+      bytes += count;
+      if (performance.now() - began < COUNT_SLICE) continue;
       await setTimeout(pause);
       if (this.#closed) return undefined;
       began = performance.now();
@@ -89,6 +88,20 @@ export class Disk {
     this.#allocated = bytes;
     this.native.setAllocated(bytes);
     return bytes;
+  }
+
+  /** Bytes that are no zero runs, piece by piece: regions while the engine has room for them, then runs. */
+  *#counts(learn: boolean): Generator<number, void, undefined> {
+    let offset = 0;
+    while (learn && offset < this.size) {
+      const { mapBytes, mapLimit } = this.#engine.stats();
+      const region = mapBytes < mapLimit / 2 ? this.native.learn(offset) : undefined;
+      if (!region) break;
+      yield region.allocated;
+      offset = region.end;
+    }
+    for (const run of this.source.extents(offset, this.size - offset))
+      yield run.kind === 'zero' ? 0 : run.length;
   }
 
   /** Waits for the reads that are under way. A second call does nothing. */

@@ -23,7 +23,9 @@ export const LOG_VARIABLE = 'ASOF_SERVER_LOG';
 /** `argv` is that of the mount command, without node and script. Does not return before the process ends. */
 export async function launch(argv: readonly string[]): Promise<never> {
   const { path, log } = newLog();
-  const server = spawn(process.execPath, [new URL('server.js', import.meta.url).pathname, ...argv], {
+  const script = new URL('server.js', import.meta.url).pathname;
+  // A small young generation: what the map leaves behind is garbage at once, and more room would only be held.
+  const server = spawn(process.execPath, ['--max-semi-space-size=2', script, ...argv], {
     // A session of its own: no controlling terminal, and none of the launcher's signals.
     detached: true,
     stdio: ['ignore', log, log, 'pipe'],

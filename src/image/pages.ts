@@ -9,7 +9,7 @@ import type { ImageFile } from '../block/file.js';
 export const PAGE = 16 * 1024;
 
 /** Bytes of pages that the process keeps. */
-const KEPT = 32 * 2 ** 20;
+const KEPT = 16 * 2 ** 20;
 
 export interface Page {
   /** The page as 32-bit words in the order of this host, zeros behind the end of the file. */
@@ -18,7 +18,16 @@ export interface Page {
   readonly bytes: number;
 }
 
-const cache = new LRUCache<string, Page>({ maxSize: KEPT, sizeCalculation: () => PAGE + 256 });
+/** What a page takes beside its words, about. */
+const ENTRY = 256;
+
+/** The words of every page of zeros: tables of sparse disks are little else, and need no memory of their own. */
+const ZEROS = new Uint32Array(PAGE / 4);
+
+const cache = new LRUCache<string, Page>({
+  maxSize: KEPT,
+  sizeCalculation: ({ words }) => (words === ZEROS ? ENTRY : PAGE + ENTRY),
+});
 let serial = 0;
 
 export class Pages {
@@ -34,13 +43,18 @@ export class Pages {
     const key = this.#prefix + index;
     const known = cache.get(key);
     if (known) return known;
-    const words = new Uint32Array(PAGE / 4);
-    const bytes = Buffer.from(words.buffer);
     const held = this.file.read(index * PAGE, PAGE);
-    held.copy(bytes);
-    bytes.swap32();
-    const page = { words, bytes: held.length };
+    const page = { words: wordsOf(held), bytes: held.length };
     cache.set(key, page);
     return page;
   }
+}
+
+function wordsOf(held: Buffer): Uint32Array {
+  if (held.equals(Buffer.from(ZEROS.buffer, 0, held.length))) return ZEROS;
+  const words = new Uint32Array(PAGE / 4);
+  const bytes = Buffer.from(words.buffer);
+  held.copy(bytes);
+  bytes.swap32();
+  return words;
 }
