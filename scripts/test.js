@@ -20,6 +20,7 @@ async function main() {
 
   // All that the tests make lies in one folder: what is left of them is recognised by it.
   const scratch = mkdtempSync(join(tmpdir(), 'asof-test-'));
+  chmodSync(scratch, 0o1777); // some tests become another user
   const { passed, report } = await tap(process.argv.slice(2).map(compiled), scratch);
   const left = await settled([scratch, join(ROOT, '.tap')]);
   for (const line of left) console.log(`left behind: ${line}`);

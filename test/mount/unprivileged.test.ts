@@ -27,9 +27,11 @@ async function impossible(): Promise<string> {
     ...AS_NOBODY,
     process.execPath,
     '-e',
-    `require('fs').readFileSync('${server}')`,
+    `const fs = require('fs'); fs.readFileSync('${server}'); fs.accessSync('${tmpdir()}', fs.constants.W_OK)`,
   );
-  return readable.status === 0 ? '' : 'another user cannot read this checkout';
+  return readable.status === 0
+    ? ''
+    : 'another user cannot read this checkout, or write to the temporary folder';
 }
 
 const why = await impossible();
