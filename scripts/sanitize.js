@@ -36,8 +36,9 @@ const SANITIZERS = [
     flags: 'thread',
     folder: 'build-tsan',
     runtime: ['libtsan.so'],
+    // A process that exits, rather than ends, joins no thread.
     options: {
-      TSAN_OPTIONS: `exitcode=99:second_deadlock_stack=1:suppressions=${join(ROOT, 'scripts/tsan.supp')}`,
+      TSAN_OPTIONS: `exitcode=99:report_thread_leaks=0:second_deadlock_stack=1:suppressions=${join(ROOT, 'scripts/tsan.supp')}`,
     },
     fault: 'int x = 0; std::thread a([&] { x = 1; }), b([&] { x = 2; }); a.join(); b.join();',
   },
@@ -94,9 +95,7 @@ function runAll(sanitizer, addon, files) {
     let failures = 0;
     for (const file of files) {
       const began = Date.now();
-      const result = spawnSync(process.execPath, [file], {
-        cwd: ROOT,
-        env,
+      const result = node(env, [file], {
         encoding: 'utf8',
         maxBuffer: 2 ** 28,
         timeout: MINUTES * 60_000,
@@ -127,7 +126,7 @@ function environment({ runtime, options }, addon, logPath) {
   return {
     ...process.env,
     ...Object.fromEntries(withLog),
-    LD_PRELOAD: runtime.map(library => gcc(`-print-file-name=${library}`)).join(' '),
+    ASOF_RUNTIME: runtime.map(library => gcc(`-print-file-name=${library}`)).join(' '),
     NODE_OPTIONS: `--import=${join(ROOT, 'scripts/sanitized-children.js')}`,
     ASOF_ADDON: addon,
     TAP_TIMEOUT: String(MINUTES * 60),
@@ -155,10 +154,19 @@ function noticesFault({ name, flags, fault }, env, scratch, reports) {
   );
   const load = `process.dlopen({ exports: {} }, ${JSON.stringify(library)})`;
   const child = `require('node:child_process').spawnSync(process.execPath, ['-e', ${JSON.stringify(load)}], { env: {} })`;
-  spawnSync(process.execPath, ['-e', child], { env });
+  node(env, ['-e', child], {});
   if (reports().length === 0)
     throw new Error(`${name}: a deliberate fault in a child process is not reported`);
   for (const report of reports()) rmSync(join(scratch, report));
+}
+
+/**
+ * Runs Node with its address space where it was without randomization, as ThreadSanitizer wants it; the runtime is for
+ * Node alone.
+ */
+function node(env, args, options) {
+  const command = ['-R', 'env', `LD_PRELOAD=${env.ASOF_RUNTIME}`, process.execPath, ...args];
+  return spawnSync('setarch', command, { cwd: ROOT, env, ...options });
 }
 
 function gcc(...args) {
