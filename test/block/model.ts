@@ -76,7 +76,6 @@ export class Model {
   readonly plainBytes = noise(300_001, 7);
   readonly packed: ImageFile;
   readonly blocks: readonly PackedBlock[];
-  readonly hasZstd: boolean;
 
   constructor() {
     this.folder = mkdtempSync(join(tmpdir(), 'asof-model-'));
@@ -99,7 +98,6 @@ export class Model {
       return place;
     });
     writeFileSync(join(this.folder, 'packed'), Buffer.concat(parts));
-    this.hasZstd = frames !== undefined;
     this.plain = ImageFile.open(join(this.folder, 'plain'));
     this.packed = ImageFile.open(join(this.folder, 'packed'));
   }
