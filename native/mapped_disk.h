@@ -68,9 +68,9 @@ class MappedDisk final : public Disk, public std::enable_shared_from_this<Mapped
   void ReadPiece(Piece* piece, bool past_cache);
   BlockPtr GetBlock(const BlockKey& key, std::string* why);
   bool LoadBlock(const BlockKey& key, uint8_t* into, std::string* why);
-  // Unpacks what of the span is packed into the cache, on the engine's threads, as far as the map is known; asks for
-  // what comes then. Returns how far it came.
-  uint64_t ReadAhead(SequentialReader::Span span, const SequentialReader::Position& position);
+  // As far as the map is known, unpacks (where `unpack`) what of the span is packed into the cache, on the engine's
+  // threads; asks for the region that comes then. Returns how far it came.
+  uint64_t ReadAhead(SequentialReader::Span span, bool unpack, const SequentialReader::Position& position);
   int Settle(std::vector<Fault>* faults, uint64_t offset, size_t length, uint8_t* into);
 
   // The region that holds `offset`: 0, or EIO and *why, or ESHUTDOWN.
