@@ -27,6 +27,7 @@ t.test('patterns', { skip }, async t => {
     '--rw=randwrite',
     '--ioengine=psync',
     '--do_verify=0',
+    '--verify_state_save=0',
     '--randseed=7',
     '--refill_buffers',
     '--buffer_compress_percentage=60',
