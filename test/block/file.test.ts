@@ -17,7 +17,8 @@ t.test('reads what is there, and leaves the file as it is', async t => {
   t.ok(file.read(9_990, 100).equals(bytes.subarray(9_990)));
   t.equal(file.read(10_000, 1).length, 0);
   t.equal(file.read(2 ** 50, 1).length, 0);
-  t.equal(file.modified.getTime(), Number(before.mtimeMs));
+  // Node rounds the nanoseconds one way in a Date and the other in a bigint.
+  t.ok(Math.abs(file.modified.getTime() - Number(before.mtimeMs)) <= 1);
   truncateSync(path, 100);
   t.equal(file.read(0, 10_000).length, 100, 'it has become shorter');
   file.close();
