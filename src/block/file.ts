@@ -1,7 +1,7 @@
 /**
  * An image file: the only place where a file under inspection is opened, and it is opened read-only.
  */
-import { closeSync, constants, fstatSync, openSync, readFileSync, readSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readFileSync, readSync, type Stats } from 'node:fs';
 import { AsofError, errnoOf } from '../errors.js';
 
 export class ImageFile {
@@ -45,7 +45,7 @@ export class ImageFile {
         throw new AsofError('IO', `${path} is neither a regular file nor a block device`);
       }
       const size = stat.isFile() ? stat.size : blockDeviceSize(path, stat.rdev);
-      return new ImageFile(path, fd, size, stat.mtime);
+      return new ImageFile(path, fd, size, modifiedAt(stat));
     } catch (error) {
       closeSync(fd);
       throw error;
@@ -85,6 +85,14 @@ export class ImageFile {
     this.#open = false;
     closeSync(this.fd);
   }
+}
+
+/** Milliseconds before and after the epoch that a Date can tell (ECMA-262, 21.4.1.1). */
+const FURTHEST = 8.64e15;
+
+/** File systems keep times that no Date can tell; they are shown as the furthest that one can. */
+function modifiedAt({ mtime, mtimeMs }: Stats): Date {
+  return Number.isNaN(mtime.getTime()) ? new Date(Math.sign(mtimeMs) * FURTHEST) : mtime;
 }
 
 function openError(path: string, error: unknown): AsofError {
