@@ -5,7 +5,7 @@
 import { type Command, Option } from 'commander';
 import { LOG_LEVELS, type LogLevel } from '../log.js';
 import { DRIVERS, type DriverName, type OnDamage } from '../service.js';
-import { type ImageFlags, imageOptions, withCache, withImage, withJson } from './options.js';
+import { type ImageFlags, imageOptions, named, withCache, withImage, withJson } from './options.js';
 import { examples } from './program.js';
 
 interface Flags extends ImageFlags {
@@ -18,7 +18,7 @@ interface Flags extends ImageFlags {
 
 export function define(command: Command): void {
   withJson(withCache(withImage(command)))
-    .argument('<DIR>', 'an existing directory, on which the disks are shown')
+    .argument('<DIR>', 'an existing directory, on which the disks are shown', named('DIR'))
     .option('-f, --foreground', 'serve from this process; Ctrl-C unmounts')
     .option('--allow-other', 'let other users in')
     .addOption(

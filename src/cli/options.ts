@@ -2,6 +2,7 @@
  * Options that several commands have, and what they say in words.
  */
 import type { Command } from 'commander';
+import { AsofError } from '../errors.js';
 import type { ImageOptions } from '../service.js';
 import { parseSize } from './size.js';
 
@@ -17,6 +18,14 @@ export interface ImageFlags extends JsonFlag {
   readonly cache?: number;
 }
 
+/** A parser of an argument that must not be empty: an empty one, of a variable that is not set, would mean this folder. */
+export function named(what: string): (text: string) => string {
+  return text => {
+    if (text !== '') return text;
+    throw new AsofError('USAGE', `${what} is empty`, 'is a variable of your script not set?');
+  };
+}
+
 export function withJson(command: Command): Command {
   return command.option('--json', 'answer, and report an error, as JSON');
 }
@@ -24,11 +33,11 @@ export function withJson(command: Command): Command {
 /** FILE, and how it is opened. */
 export function withImage(command: Command): Command {
   return command
-    .argument('<FILE>', 'the image; of a chain, its newest member')
+    .argument('<FILE>', 'the image; of a chain, its newest member', named('FILE'))
     .option(
       '--search <DIR>',
       'a folder in which parents may be found, after that of the image; repeatable',
-      (folder: string, before: readonly string[] = []) => [...before, folder],
+      (folder: string, before: readonly string[] = []) => [...before, named('--search')(folder)],
     )
     .option('--format <NAME>', 'the format of FILE (recognised unless given): qcow2, raw')
     .option('--parent-format <NAME>', 'the format of a parent of which nothing tells it');

@@ -2,7 +2,7 @@
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { printable } from './columns.js';
-import { type JsonFlag, withJson } from './options.js';
+import { type JsonFlag, named, withJson } from './options.js';
 import { write, writeJson } from './output.js';
 import { examples } from './program.js';
 
@@ -12,7 +12,7 @@ interface Flags extends JsonFlag {
 
 export function define(command: Command): void {
   withJson(command)
-    .argument('<DIR>', 'the directory of the mount')
+    .argument('<DIR>', 'the directory of the mount', named('DIR'))
     .option('-l, --lazy', 'detach it now although it is in use; it ends when the last user lets go')
     .addHelpText('after', examples(['asof umount /mnt/disk']))
     .action(async (directory: string, flags: Flags) => {

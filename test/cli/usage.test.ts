@@ -27,6 +27,12 @@ const CASES: readonly (readonly [readonly string[], number, string])[] = [
   [['read', disk, '--offset', '1', '--length', '1024'], 1, 'OUT_OF_RANGE'],
   [['map', disk, '--length', '2K'], 1, 'OUT_OF_RANGE'],
   [['mount', disk], 1, 'USAGE'],
+  // An empty word, of a variable that is not set, meant the current folder: `asof umount "$DIR"` would have ended
+  // whatever was mounted there.
+  [['umount', ''], 1, 'USAGE'],
+  [['mount', disk, ''], 1, 'USAGE'],
+  [['info', ''], 1, 'USAGE'],
+  [['info', disk, '--search', ''], 1, 'USAGE'],
   [['mount', disk, folder, '--driver', 'magic'], 1, 'USAGE'],
   [['mount', disk, folder, '--on-damage', 'guess'], 1, 'USAGE'],
   [['mount', disk, folder, '--cache', '1.5G'], 1, 'USAGE'],
