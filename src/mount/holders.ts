@@ -16,8 +16,9 @@ export interface Holder {
 
 export async function holdersOf(mount: MountEntry): Promise<Holder[]> {
   const inside = (path: string) => {
-    const name = path.replace(/ \(deleted\)$/, '');
-    return name === mount.mountPoint || name.startsWith(`${mount.mountPoint}/`);
+    // The kernel marks what is gone; a directory may have a name that looks like the mark.
+    const names = [path, path.replace(/ \(deleted\)$/, '')];
+    return names.some(name => name === mount.mountPoint || name.startsWith(`${mount.mountPoint}/`));
   };
   return [...mountHolders(mount), ...loopHolders(inside), ...(await processHolders(inside))];
 }

@@ -3,7 +3,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { listMounts, mountAt, parseMountInfo } from '../../src/mount/mounts.js';
@@ -119,6 +119,20 @@ await t.test('a working directory and a mapping are seen too', async t => {
   await once(child.stdout, 'data');
   await t.rejects(mounted.unmount(), { message: new RegExp(`\\(pid ${child.pid}\\)`) });
   await kill(child);
+  await mounted.unmount();
+});
+
+// The kernel marks a path that is gone with " (deleted)", and the mark was taken off a directory whose own name ends so:
+// who held a mount on it was "nobody whom this user may see".
+await t.test('a mount point whose name looks deleted', async t => {
+  const dir = join(workshop.directory(), 'disk (deleted)');
+  mkdirSync(dir);
+  const mounted = await mount(dir);
+  const shell = spawn('sleep', ['600'], { cwd: dir });
+  children.add(shell);
+  await once(shell, 'spawn');
+  await t.rejects(mounted.unmount(), { message: new RegExp(`sleep \\(pid ${shell.pid}\\)`) });
+  await kill(shell);
   await mounted.unmount();
 });
 
