@@ -35,6 +35,7 @@ export interface Taken {
 
 const WHY = {
   l1Reserved: 'the L1 entry has reserved bits set',
+  l1Nowhere: 'the L1 entry claims a table at byte 0',
   l1Short: 'the L1 table has no entry for it',
   l1Gone: 'the L1 table lies beyond the end of the file',
   l1Unaligned: 'the L1 table does not stand at a cluster boundary',
@@ -118,7 +119,7 @@ export class TableLayer implements Layer {
     if ((hi & 0x7f000000) !== 0 || (lo & 0x1ff) !== 0) return WHY.l1Reserved;
     const table = (hi & 0xffffff) * HIGH + lo;
     if (table % clusterSize !== 0) return WHY.l2Unaligned;
-    if (table === 0) return 0;
+    if (table === 0) return WHY.l1Nowhere;
     if (table >= pages.file.size) return WHY.l2Gone;
     const other = taken.find(({ start, end }) => table < end && table + clusterSize > start);
     return other ? `the L2 table lies within ${other.what}` : table;

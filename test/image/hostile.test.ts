@@ -1,0 +1,82 @@
+/**
+ * Images that claim much and hold little: sparse files whose tables could keep a walk busy for hours or fill memory.
+ */
+import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { openChain } from '../../src/image/chain.js';
+import { points } from '../../src/image/points.js';
+import { folder } from './peer.js';
+
+const dir = folder(t);
+
+interface Claims {
+  readonly size: number;
+  readonly l1Entries: number;
+  readonly clusterBits?: number;
+  readonly l1Offset?: number;
+  readonly snapshots?: readonly Buffer[];
+  /** Name of a base of the format qcow2. */
+  readonly base?: string;
+  readonly extension?: { readonly type: number; readonly bytes: Buffer };
+}
+
+const SNAPSHOTS = 2 ** 20;
+
+/** A qcow2 image of version 3 that says so, with `parts` at their places, in a file of `length` bytes. */
+function image(name: string, claims: Claims, length: number, parts: Readonly<Record<number, Buffer>> = {}) {
+  const { clusterBits = 9, snapshots = [], base = '', extension } = claims;
+  const header = Buffer.alloc(512);
+  header.write('QFI\xfb', 0, 'latin1');
+  header.writeUInt32BE(3, 4);
+  header.writeBigUInt64BE(base === '' ? 0n : 400n, 8);
+  header.writeUInt32BE(base.length, 16);
+  header.write(base, 400);
+  header.writeUInt32BE(clusterBits, 20);
+  header.writeBigUInt64BE(BigInt(claims.size), 24);
+  header.writeUInt32BE(claims.l1Entries, 36);
+  header.writeBigUInt64BE(BigInt(claims.l1Offset ?? 2 ** 21), 40);
+  header.writeUInt32BE(snapshots.length, 60);
+  header.writeBigUInt64BE(BigInt(snapshots.length === 0 ? 0 : SNAPSHOTS), 64);
+  header.writeUInt32BE(4, 96);
+  header.writeUInt32BE(104, 100);
+  const { type, bytes } = extension ?? { type: 0xe2792aca, bytes: Buffer.from('qcow2') };
+  header.writeUInt32BE(type, 104);
+  header.writeUInt32BE(bytes.length, 108);
+  bytes.copy(header, 112);
+  const path = join(dir, name);
+  const fd = openSync(path, 'w');
+  writeSync(fd, header, 0, header.length, 0);
+  const table = Buffer.concat(snapshots);
+  writeSync(fd, table, 0, table.length, SNAPSHOTS);
+  for (const [at, part] of Object.entries(parts)) writeSync(fd, part, 0, part.length, Number(at));
+  ftruncateSync(fd, length);
+  closeSync(fd);
+  return path;
+}
+
+function snapshot(id: number, l1Offset: number, l1Entries: number, size: number): Buffer {
+  const text = Buffer.from(String(id));
+  const entry = Buffer.alloc(Math.ceil((56 + text.length) / 8) * 8);
+  entry.writeBigUInt64BE(BigInt(l1Offset), 0);
+  entry.writeUInt32BE(l1Entries, 8);
+  entry.writeUInt16BE(text.length, 12);
+  entry.writeUInt32BE(16, 36);
+  entry.writeBigUInt64BE(BigInt(size), 48);
+  text.copy(entry, 56);
+  return entry;
+}
+
+// An L1 entry that claims an unshared table at byte 0 read as zeros, where the same claim of an L2 entry was an error.
+t.test('an L1 entry that claims byte 0 is bad', async t => {
+  const l1 = Buffer.alloc(16);
+  l1.writeBigUInt64BE(1n << 63n, 0);
+  const path = image('nowhere.qcow2', { size: 65536, l1Entries: 2 }, 2 ** 21 + 512, { [2 ** 21]: l1 });
+  const chain = openChain(path);
+  t.teardown(() => chain.close());
+  const runs = [...points(chain)[0]!.open().extents(0, 65536)];
+  t.match(runs, [
+    { kind: 'bad', length: 32768, why: 'the L1 entry claims a table at byte 0' },
+    { kind: 'zero', length: 32768 },
+  ]);
+});
