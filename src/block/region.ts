@@ -16,8 +16,8 @@ export const REGION = 64 * 2 ** 20;
 export const ROW = 8;
 export const ROW_KINDS = ['zero', 'data', 'packed', 'bad'] as const;
 
-/** How many joinable runs a uniform region takes beyond its window: bounds the work of one answer. */
-const FURTHER_RUNS = 4096;
+/** How many joinable runs a uniform region takes beyond its window: bounds the work of one answer. Each may stand for many. */
+const FURTHER_RUNS = 16;
 
 export interface Region {
   /** Where the first row begins, bytes. */

@@ -17,6 +17,9 @@ const MAGIC = 'QFI\xfb\0\0\0\x01';
 const HEADER = 48;
 const HIGH = 2 ** 32;
 
+/** Entries of an L1 table: one in a sparse file could take hours to walk. A disk of 8 TiB in QEMU's own geometry. */
+const MOST_L1 = 2 ** 22;
+
 /** Entries that one run crosses: bounds what a caller pays who wants the first run only. */
 const STRIDE = 4096;
 
@@ -77,6 +80,14 @@ function parse(file: ImageFile): Header {
     throw corrupt(`clusters of 2^${clusterBits} bytes are not between 2^9 and 2^16`);
   if (l2Bits < 6 || l2Bits > 13)
     throw corrupt(`L2 tables of 2^${l2Bits} entries are not between 2^6 and 2^13`);
+  const size = number(24, 'virtual size');
+  const l1Entries = Math.ceil(size / 2 ** (clusterBits + l2Bits));
+  if (l1Entries > MOST_L1) {
+    throw new AsofError(
+      'IMAGE_UNSUPPORTED',
+      `${file.path}: an L1 table of ${l1Entries} entries is longer than ${MOST_L1}`,
+    );
+  }
   const method = bytes.readUInt32BE(36);
   if (method === 1) throw new AsofError('IMAGE_ENCRYPTED', `${file.path} is encrypted with AES`);
   if (method !== 0) throw corrupt(`the encryption method ${method} is neither 0 nor 1`);
@@ -91,7 +102,7 @@ function parse(file: ImageFile): Header {
   }
   const l1Offset = number(40, 'offset of the L1 table');
   if (l1Offset < HEADER || l1Offset % 8 !== 0) throw corrupt(`the L1 table stands at byte ${l1Offset}`);
-  return { size: number(24, 'virtual size'), clusterBits, l2Bits, l1Offset, parent };
+  return { size, clusterBits, l2Bits, l1Offset, parent };
 }
 
 class Qcow1Layer implements Layer {

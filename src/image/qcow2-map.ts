@@ -36,6 +36,7 @@ export interface Taken {
 const WHY = {
   l1Reserved: 'the L1 entry has reserved bits set',
   l1Nowhere: 'the L1 entry claims a table at byte 0',
+  l1Large: 'the L1 table has more entries than QEMU takes (4194304)',
   l1Short: 'the L1 table has no entry for it',
   l1Gone: 'the L1 table lies beyond the end of the file',
   l1Unaligned: 'the L1 table does not stand at a cluster boundary',
@@ -56,6 +57,9 @@ const WHY = {
 
 /** L1 entries that one run crosses: bounds what a caller pays who wants the first run only. */
 const STRIDE = 4096;
+
+/** Entries of an L1 table, 32 MiB (QEMU, block/qcow2.h, QCOW_MAX_L1_SIZE): one in a sparse file could take hours to walk. */
+const MOST_L1 = 2 ** 22;
 
 const HIGH = 2 ** 32;
 
@@ -106,6 +110,7 @@ export class TableLayer implements Layer {
   /** Offset of the L2 table, 0 where there is none, or why it cannot be known. */
   #l2Table(index: number): number | string {
     const { clusterSize, pages, taken } = this.#geometry;
+    if (this.#l1Entries > MOST_L1) return WHY.l1Large;
     if (index >= this.#l1Entries) return WHY.l1Short;
     if (this.#l1Offset % clusterSize !== 0) return WHY.l1Unaligned;
     const at = this.#l1Offset + index * 8;
@@ -146,7 +151,10 @@ export class TableLayer implements Layer {
 
   /** The first L1 entry from `index` on that has not the fault `why`. */
   #sameFault(index: number, last: number, why: number | string): number {
-    if (why === WHY.l1Short || why === WHY.l1Unaligned) return Number.MAX_SAFE_INTEGER / this.#reach;
+    if (why === WHY.l1Short || why === WHY.l1Unaligned || why === WHY.l1Large)
+      return Number.MAX_SAFE_INTEGER / this.#reach;
+    // What follows an entry beyond the end of the file is beyond it as well.
+    if (why === WHY.l1Gone) return this.#l1Entries;
     while (index < last && this.#l2Table(index) === why) index++;
     return index;
   }

@@ -4,6 +4,7 @@
 import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
+import { compileRegion } from '../../src/block/region.js';
 import { openChain } from '../../src/image/chain.js';
 import { points } from '../../src/image/points.js';
 import { folder } from './peer.js';
@@ -66,6 +67,42 @@ function snapshot(id: number, l1Offset: number, l1Entries: number, size: number)
   text.copy(entry, 56);
   return entry;
 }
+
+// An L1 table of 2^32 entries in a hole of a sparse file kept each first read of a region waiting for half a minute,
+// and in a chain of such images for hours.
+t.test('an L1 table longer than any program writes is not walked', async t => {
+  const entries = 2 ** 32 - 1;
+  const path = image('sparse.qcow2', { size: entries * 32768, l1Entries: entries }, 2 ** 35 + 2 ** 22);
+  const chain = openChain(path);
+  t.teardown(() => chain.close());
+  const [run, ...more] = points(chain)[0]!
+    .open()
+    .extents(2 ** 40, 2 ** 40);
+  t.match(run, { kind: 'bad', length: 2 ** 40, why: /more entries than QEMU takes/ });
+  t.same(more, []);
+
+  const old = Buffer.alloc(48);
+  old.write('QFI\xfb\0\0\0\x01', 0, 'latin1');
+  old.writeBigUInt64BE(BigInt(2 ** 50), 24);
+  old[32] = 9;
+  old[33] = 6;
+  old.writeBigUInt64BE(48n, 40);
+  const fd = openSync(join(dir, 'old.qcow'), 'w');
+  writeSync(fd, old);
+  closeSync(fd);
+  t.throws(() => openChain(join(dir, 'old.qcow')), { code: 'IMAGE_UNSUPPORTED' });
+});
+
+// What lies at an L1 table beyond the end of the file was asked for entry by entry: seconds for each read.
+t.test('an L1 table beyond the end of the file is one run', async t => {
+  const l1Entries = 2 ** 22;
+  const chain = openChain(image('gone.qcow2', { size: l1Entries * 32768, l1Entries }, 2 ** 21));
+  t.teardown(() => chain.close());
+  const source = points(chain)[0]!.open();
+  const region = compileRegion(source, 0, () => 0);
+  t.same([...region.rows.subarray(0, 2)], [3, source.size]);
+  t.same(region.reasons, ['the L1 table lies beyond the end of the file']);
+});
 
 // An L1 entry that claims an unshared table at byte 0 read as zeros, where the same claim of an L2 entry was an error.
 t.test('an L1 entry that claims byte 0 is bad', async t => {
