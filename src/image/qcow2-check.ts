@@ -23,8 +23,11 @@ export interface Examined {
   readonly snapshots: readonly { readonly id: string; readonly layer: Layer }[];
 }
 
-/** Runs of one state of the disk that are walked: tables that point to one another can make any number. */
-const MOST_RUNS = 2 ** 28;
+/** Runs that are walked, of all states of the disk together: tables that point to one another can make any number. */
+const MOST_RUNS = 2 ** 26;
+
+/** Runs of one state for which no entry of a second-level table stands: holes of the first level. */
+const FEW_RUNS = 2 ** 20;
 
 /** Bytes of the L1 table that are read at once. */
 const L1_PART = 65536;
@@ -49,7 +52,8 @@ function* examine(image: Examined): Generator<Told, void, undefined> {
     yield { severity: 'note', kind: 'image', what };
   }
   yield* tables(image);
-  yield* ranges(layer, undefined);
+  const budget: Budget = { each: mostRuns(image), all: MOST_RUNS };
+  yield* ranges(layer, undefined, budget);
   // Snapshots that share a table share its faults.
   const seen = new Set<string>();
   for (const [i, snapshot] of snapshots.entries()) {
@@ -59,7 +63,7 @@ function* examine(image: Examined): Generator<Told, void, undefined> {
       yield { severity: 'defect', kind: 'entry', what, snapshot: snapshot.id };
     }
     const key = `${l1Offset}:${l1Entries}:${size}`;
-    if (!seen.has(key)) yield* ranges(snapshot.layer, snapshot.id);
+    if (!seen.has(key)) yield* ranges(snapshot.layer, snapshot.id, budget);
     seen.add(key);
   }
   yield* counts(image);
@@ -85,10 +89,25 @@ function* tables({ file, header, table }: Examined): Generator<Told, void, undef
   for (const what of found) if (what !== undefined) yield defect(what);
 }
 
+/** Runs that may still be walked: of each state, and of all that are to come. */
+interface Budget {
+  readonly each: number;
+  all: number;
+}
+
+/** A sound state has no more runs than its file has room for second-level entries, or for their bitmaps. */
+function mostRuns({ file, header }: Examined): number {
+  return FEW_RUNS + Math.ceil(header.extendedL2 ? file.size * 2 : file.size / 8);
+}
+
 /** The runs of a state of the disk that cannot be vouched for. */
-function* ranges(layer: Layer, snapshot: string | undefined): Generator<Told, void, undefined> {
+function* ranges(
+  layer: Layer,
+  snapshot: string | undefined,
+  budget: Budget,
+): Generator<Told, void, undefined> {
   let offset = 0;
-  for (const run of joined(firstRuns(layer))) {
+  for (const run of joined(firstRuns(layer, budget))) {
     if (run.kind === 'bad') {
       yield {
         severity: 'defect',
@@ -101,17 +120,23 @@ function* ranges(layer: Layer, snapshot: string | undefined): Generator<Told, vo
     offset += run.length;
   }
   if (offset < layer.size) {
-    const what = `the disk has more than ${MOST_RUNS} runs: it is not examined from byte ${offset} on`;
+    const what = `the disk has more runs than are looked at: it is not examined from byte ${offset} on`;
     yield { severity: 'note', kind: 'range', what, snapshot };
   }
 }
 
 /** Not joined yet: runs that join may be endless, too. */
-function* firstRuns(layer: Layer): Generator<LayerExtent, void, undefined> {
-  let left = MOST_RUNS;
-  for (const run of layer.extents(0, layer.size)) {
-    if (left-- === 0) return;
-    yield run;
+function* firstRuns(layer: Layer, budget: Budget): Generator<LayerExtent, void, undefined> {
+  let left = Math.min(budget.each, budget.all);
+  budget.all -= left;
+  try {
+    for (const run of layer.extents(0, layer.size)) {
+      if (left === 0) return;
+      left--;
+      yield run;
+    }
+  } finally {
+    budget.all += left;
   }
 }
 

@@ -76,7 +76,8 @@ export class References {
       else firsts.set(key, { offset: first.l1Offset, entries: first.l1Entries, times: 1 });
     }
     for (const { offset, entries, times } of firsts.values()) {
-      this.#use(offset, entries * 8, L1, times);
+      if (this.exhausted) return;
+      this.#useTable(offset, entries * 8, L1, times);
       this.#words(offset, entries, (hi, lo) => {
         const table = (hi & 0xffffff) * HIGH + ((lo & 0xfffffe00) >>> 0);
         if ((hi & 0x7f000000) !== 0 || (lo & 0x1ff) !== 0)
@@ -92,7 +93,7 @@ export class References {
     for (let cluster = 0; cluster < l2.length && !this.exhausted; cluster++) {
       if (l2[cluster]! > 0) this.#countL2(cluster * clusterSize, l2[cluster]!);
     }
-    this.#use(this.#header.snapshotsOffset, snapshots.length, SNAPSHOTS);
+    this.#useTable(this.#header.snapshotsOffset, snapshots.length, SNAPSHOTS);
     this.#countBitmaps();
     this.#countRefcounts();
   }
@@ -160,13 +161,13 @@ export class References {
     const { bitmaps, clusterSize } = this.#header;
     if (!bitmaps) return;
     const { directoryOffset: start, directorySize: size, count } = bitmaps;
-    this.#use(start, size, BITMAPS);
+    this.#useTable(start, size, BITMAPS);
     const directory = this.#file.read(start, Math.min(size, 64 * 2 ** 20));
     let at = 0;
-    for (let i = 0; i < count && at + 24 <= directory.length; i++) {
+    for (let i = 0; i < count && at + 24 <= directory.length && !this.exhausted; i++) {
       const table = Number(directory.readBigUInt64BE(at));
       const entries = directory.readUInt32BE(at + 8);
-      this.#use(table, entries * 8, BITMAPS);
+      this.#useTable(table, entries * 8, BITMAPS);
       this.#words(table, entries, (hi, lo) => {
         const offset = (hi & 0xffffff) * HIGH + ((lo & 0xfffffe00) >>> 0);
         if (offset !== 0) this.#use(offset, clusterSize, BITMAPS);
@@ -177,7 +178,7 @@ export class References {
 
   #countRefcounts(): void {
     const { refcountTableOffset: start, refcountTableClusters: clusters, clusterSize } = this.#header;
-    this.#use(start, clusters * clusterSize, REFCOUNT_TABLE);
+    this.#useTable(start, clusters * clusterSize, REFCOUNT_TABLE);
     this.#words(start, (clusters * clusterSize) / 8, (hi, lo) => {
       const block = hi * HIGH + ((lo & 0xfffffe00) >>> 0);
       if ((lo & 0x1ff) !== 0) this.#fault('refcount table entries have reserved bits set');
@@ -208,6 +209,13 @@ export class References {
       }
       done += count;
     }
+  }
+
+  /** As `#use`, for what an image may claim to be of any length, any number of times: on the budget. */
+  #useTable(offset: number, length: number, use: number, times = 1): void {
+    this.#budget -= Math.min(Math.ceil(length / this.#header.clusterSize), this.counts.length);
+    if (this.#budget < 0) this.exhausted = true;
+    else this.#use(offset, length, use, times);
   }
 
   /** Counts each cluster of a range; the file may end within the last of it, as QEMU leaves it. */

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import t from 'tap';
 import { compileRegion } from '../../src/block/region.js';
 import { openChain } from '../../src/image/chain.js';
+import { check } from '../../src/image/check.js';
 import { points } from '../../src/image/points.js';
 import { folder } from './peer.js';
 
@@ -67,6 +68,64 @@ function snapshot(id: number, l1Offset: number, l1Entries: number, size: number)
   text.copy(entry, 56);
   return entry;
 }
+
+function findings(path: string) {
+  const chain = openChain(path);
+  try {
+    return [...check(chain)];
+  } finally {
+    chain.close();
+  }
+}
+
+const GIVEN_UP = 'refcounts are not checked: the tables have more entries than are looked at';
+
+// L1 tables of snapshots that overlap in a sparse file were counted cluster by cluster, each time: 2000 of them kept
+// `asof check` busy for hours.
+t.test('L1 tables that overlap are counted up to a budget', async t => {
+  const length = 2 ** 31;
+  const entries = (length - 2 ** 22) / 8 - 2 ** 14;
+  const snapshots = Array.from({ length: 100 }, (_, i) => snapshot(i, 2 ** 22 + i * 512, entries - i, 512));
+  const found = findings(image('l1.qcow2', { size: 512, l1Entries: 1, snapshots }, length));
+  t.ok(found.some(({ severity, what }) => severity === 'note' && what === GIVEN_UP));
+});
+
+// Bitmaps could name one table of 4 billion entries any number of times, and the count went on when it had been
+// given up.
+t.test('bitmap tables that overlap are counted up to a budget', async t => {
+  const length = 2 ** 31;
+  const entry = Buffer.alloc(32);
+  entry.writeBigUInt64BE(BigInt(2 ** 22), 0);
+  entry.writeUInt32BE((length - 2 ** 22) / 8, 8);
+  entry.writeUInt16BE(4, 18);
+  entry.write('name', 24);
+  const directory = Buffer.concat(Array.from({ length: 2000 }, () => entry));
+  const bytes = Buffer.alloc(24);
+  bytes.writeUInt32BE(2000, 0);
+  bytes.writeBigUInt64BE(BigInt(directory.length), 8);
+  bytes.writeBigUInt64BE(BigInt(2 ** 20), 16);
+  const extension = { type: 0x23852875, bytes };
+  const found = findings(
+    image('bitmaps.qcow2', { size: 512, l1Entries: 1, extension }, length, { [2 ** 20]: directory }),
+  );
+  t.ok(found.some(({ severity, what }) => severity === 'note' && what === GIVEN_UP));
+});
+
+// One L2 table that stands in for all of them made a disk of 2^53 bytes with 2^32 runs out of a file of 14 MiB, and
+// `asof check` walked them, for each snapshot again.
+t.test('the runs of a state are walked as far as its file has room for entries', async t => {
+  const cluster = 2 ** 21;
+  const tables = 2 ** 14;
+  const l1 = Buffer.alloc(tables * 8);
+  for (let i = 0; i < tables; i++) l1.writeBigUInt64BE((1n << 63n) | BigInt(4 * cluster), i * 8);
+  const l2 = Buffer.alloc(cluster);
+  for (let i = 0; i < cluster / 8; i++)
+    l2.writeBigUInt64BE((1n << 63n) | BigInt((6 - (i % 2)) * cluster), i * 8);
+  const claims = { size: 2 ** 53 - 1, l1Entries: tables, l1Offset: 2 * cluster, clusterBits: 21 };
+  const path = image('runs.qcow2', claims, 7 * cluster, { [2 * cluster]: l1, [4 * cluster]: l2 });
+  const found = findings(path);
+  t.ok(found.some(({ kind, what }) => kind === 'range' && /more runs than are looked at/.test(what)));
+});
 
 // An L1 table of 2^32 entries in a hole of a sparse file kept each first read of a region waiting for half a minute,
 // and in a chain of such images for hours.
