@@ -207,7 +207,7 @@ function timeOf(text: string): Date | undefined {
 export function treeOf(image: OpenedImage): Tree {
   const { newest } = image;
   const folders = new Map<Point, Directory>();
-  const oldest = Math.min(...image.points.map(point => point.time.getTime()));
+  const oldest = image.points.reduce((first, { time }) => Math.min(first, time.getTime()), Infinity);
   for (const point of image.points) {
     folders.set(point, {
       kind: 'directory',

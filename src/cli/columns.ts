@@ -8,7 +8,7 @@ export type Align = '<' | '>';
 /** Lines of `rows` under `head`, each as wide as its widest cell; no space at the end of a line. */
 export function columns(head: readonly string[], align: readonly Align[], rows: readonly string[][]): string {
   const shown = [[...head], ...rows].map(row => row.map(printable));
-  const widths = head.map((_, i) => Math.max(...shown.map(row => row[i]!.length)));
+  const widths = head.map((_, i) => shown.reduce((widest, row) => Math.max(widest, row[i]!.length), 0));
   return shown.map(row => line(row, align, widths)).join('');
 }
 

@@ -18,6 +18,10 @@ import { raw } from './raw.js';
 /** Members of a chain; more are refused. */
 export const MAX_DEPTH = 1024;
 
+/** Internal snapshots of all members together, and characters of their names: what one image may have (qcow2-snapshots.ts). */
+const MOST_SNAPSHOTS = 65536;
+const MOST_NAMES = 64 * 2 ** 20;
+
 export interface ChainOptions {
   /** Folders in which parents and data files may be found, after the image's own. */
   readonly search?: readonly string[];
@@ -57,6 +61,8 @@ export function openChain(path: string, options: ChainOptions = {}): Chain {
 function openMembers(path: string, options: ChainOptions, files: ImageFile[]): Image[] {
   const members: Image[] = [];
   const lookup = new Lookup(path, options.search ?? []);
+  let snapshots = 0;
+  let names = 0;
   let file = ImageFile.open(path);
   files.push(file);
   lookup.opened(identity(file), path);
@@ -71,6 +77,14 @@ function openMembers(path: string, options: ChainOptions, files: ImageFile[]): I
       },
     });
     members.push(image);
+    for (const { id, name } of image.snapshots) names += id.length + name.length;
+    snapshots += image.snapshots.length;
+    if (snapshots > MOST_SNAPSHOTS || names > MOST_NAMES) {
+      throw new AsofError(
+        'IMAGE_UNSUPPORTED',
+        `the chain of ${path} has more internal snapshots than are supported: ${snapshots} down to ${wanting}, with ${names} characters of names; at most ${MOST_SNAPSHOTS} and ${MOST_NAMES}`,
+      );
+    }
     const { parent } = image;
     if (!parent) return members;
     if (members.length >= MAX_DEPTH) {

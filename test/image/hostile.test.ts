@@ -2,7 +2,7 @@
  * Images that claim much and hold little: sparse files whose tables could keep a walk busy for hours or fill memory.
  */
 import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import t from 'tap';
 import { compileRegion } from '../../src/block/region.js';
 import { openChain } from '../../src/image/chain.js';
@@ -175,4 +175,17 @@ t.test('an L1 entry that claims byte 0 is bad', async t => {
     { kind: 'bad', length: 32768, why: 'the L1 entry claims a table at byte 0' },
     { kind: 'zero', length: 32768 },
   ]);
+});
+
+// Two members of 65536 snapshots each ended in "Maximum call stack size exceeded"; a chain of a thousand would have
+// filled the memory.
+t.test('the snapshots of a chain are limited together', async t => {
+  const many = Array.from({ length: 32769 }, (_, i) => snapshot(i, 2 ** 21, 1, 512));
+  const claims = { size: 512, l1Entries: 1, l1Offset: 2 ** 23, snapshots: many };
+  const base = image('base.qcow2', claims, 2 ** 24);
+  const top = image('top.qcow2', { ...claims, base: basename(base) }, 2 ** 24);
+  const chain = openChain(base);
+  t.equal(points(chain).length, 32770);
+  chain.close();
+  t.throws(() => openChain(top), { code: 'IMAGE_UNSUPPORTED', message: /65538/ });
 });
