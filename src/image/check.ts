@@ -7,6 +7,7 @@ import { AsofError } from '../errors.js';
 import type { Chain } from './chain.js';
 import type { Finding } from './finding.js';
 import type { Image } from './format.js';
+import { statedPath } from './lookup.js';
 
 /** What is wrong with `chain`, from its metadata, member by member. Lazy: stop asking to stop checking. */
 export function* check(chain: Chain): Generator<Finding, void, undefined> {
@@ -31,6 +32,10 @@ function* links(image: Image, below: Image): Generator<Finding, void, undefined>
     yield note(
       `its parent has ${below.size} bytes: those behind its own ${image.size} are not part of the disk`,
     );
+  }
+  const name = image.parent?.name ?? '';
+  if (statedPath(name, image.file.path) !== below.file.path) {
+    yield note(`it names its parent ${JSON.stringify(name)}, and ${below.file.path} was taken for it`);
   }
   if (image.parent?.format === undefined) yield note('it does not state the format of its parent');
 }

@@ -2,9 +2,10 @@
  * Where the files that an image names may be found.
  *
  * The folders: the one of the image that names, the one of the file that the user named (a symbolic link stands in
- * two), then each `--search` folder. In each, a relative name without `..` is tried as it is, then its last
- * component alone; of an absolute name, only the last component counts. What is found must, with every symbolic
- * link followed, lie within one of these folders. A name with a protocol (`nbd:`, `json:`) is refused.
+ * two), then each `--search` folder. Where the name itself leads into one of them, that file comes first. In each, a
+ * relative name without `..` is tried as it is, then its last component alone; of an absolute name, only the last
+ * component counts. What is found must, with every symbolic link followed, lie within one of these folders. A name
+ * with a protocol (`nbd:`, `json:`) is refused.
  */
 import { realpathSync, statSync } from 'node:fs';
 import { dirname, join, resolve, sep } from 'node:path';
@@ -37,7 +38,9 @@ export class Lookup {
     const tried = new Set<string>();
     let forbidden: AsofError | undefined;
     let cycle: AsofError | undefined;
-    for (const folder of folders) {
+    const stated = statedPath(name, wanting);
+    const within = folders.some(folder => dirname(stated) === folder) ? [dirname(stated)] : [];
+    for (const folder of [...within, ...folders]) {
       for (const one of names) {
         const path = join(folder, one);
         if (tried.has(path)) continue;
@@ -81,6 +84,15 @@ export class Lookup {
   }
 }
 
+/** The path that `wanting` itself means by `name`; nothing is looked at. */
+export function statedPath(name: string, wanting: string): string {
+  return resolve(dirname(wanting), withoutFile(name));
+}
+
+function withoutFile(name: string): string {
+  return name.replace(/^file:(?:\/\/)?/, '');
+}
+
 /** What to look for in each folder, in order. Throws PARENT_FORBIDDEN where the name is none of a file. */
 function fileNames(name: string, wanting: string, role: string): string[] {
   const refuse = (why: string) =>
@@ -90,7 +102,7 @@ function fileNames(name: string, wanting: string, role: string): string[] {
       'only files in the folder of the image and in --search folders are opened',
     );
   const windows = /^[A-Za-z]:[\\/]/.test(name);
-  const path = name.replace(/^file:(?:\/\/)?/, '');
+  const path = withoutFile(name);
   if (!windows && /^[^/]*:/.test(path)) throw refuse('that is a protocol, not a file');
   if (path.includes('\0')) throw refuse('it contains a zero byte');
   const parts = path.split(windows ? /[\\/]/ : '/').filter(part => part !== '' && part !== '.');

@@ -18,6 +18,7 @@ import { join } from 'node:path';
 import t from 'tap';
 import { AsofError, type ErrorCode } from '../../src/errors.js';
 import { type ChainOptions, openChain } from '../../src/image/chain.js';
+import { check } from '../../src/image/check.js';
 import { points } from '../../src/image/points.js';
 import { convert, folder, noise, qemuImg, qemuIo } from './peer.js';
 import { readAll } from './reader.js';
@@ -172,6 +173,25 @@ t.test('cycles end', async t => {
   const other = folder(t);
   const base = image(join(other, 'self.qcow2'));
   opens(t, self, { search: [other] }, [self, base]);
+});
+
+// Two bases of one name: an overlay that names one of them by its whole path was read over the one beside it, although
+// the named one lay in a folder that was allowed.
+t.test('a base that is named by its path comes before another of its name', async t => {
+  const dir = folder(t);
+  const elsewhere = folder(t);
+  const meant = image(join(elsewhere, 'base.qcow2'));
+  const beside = image(join(dir, 'base.qcow2'));
+  const top = overlay(join(dir, 'top.qcow2'), meant);
+  opens(t, top, { search: [elsewhere] }, [top, meant]);
+  opens(t, top, {}, [top, beside]);
+  const chain = openChain(top);
+  t.match(
+    [...check(chain)].map(({ what }) => what),
+    [/names its parent .*, and .* was taken for it/],
+    'and the doctor says so where it is not the one',
+  );
+  chain.close();
 });
 
 t.test('the stated format of a parent is honoured', async t => {
