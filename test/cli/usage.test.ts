@@ -8,7 +8,7 @@ interface Told {
   readonly error: { readonly code: string; readonly message: string; readonly hint: string };
 }
 
-t.setTimeout(120_000);
+t.setTimeout(1_200_000);
 
 const folder = t.testdir({ 'disk.raw': 'x'.repeat(1024), 'luks.img': '', file: '' });
 const disk = `${folder}/disk.raw`;
