@@ -1,6 +1,7 @@
 // The addon's exports: src/native.ts declares them.
 #include <napi.h>
 
+#include "cow_object.h"
 #include "engine_object.h"
 #include "file_extents.h"
 #include "session_object.h"
@@ -10,6 +11,7 @@ namespace {
 // Each part of the addon adds its own names. A new part is one line here.
 constexpr void (*kParts[])(Napi::Env, Napi::Object) = {
     asof::InitEngine,
+    asof::InitCow,
     asof::InitFileExtents,
     asof::InitSession,
 };

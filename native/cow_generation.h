@@ -16,9 +16,7 @@ class ChunkMap {
   using Page = std::atomic<uint32_t>[kPage];
 
   explicit ChunkMap(uint64_t chunks) : pages_((chunks + kPage - 1) / kPage), table_(new std::atomic<Page*>[pages_]()) {}
-  ~ChunkMap() {
-    for (size_t i = 0; i < pages_; i++) delete[] reinterpret_cast<std::atomic<uint32_t>*>(table_[i].load());
-  }
+  ~ChunkMap() { Clear(); }
   ChunkMap(const ChunkMap&) = delete;
   ChunkMap& operator=(const ChunkMap&) = delete;
 
@@ -28,6 +26,11 @@ class ChunkMap {
   }
 
   void Set(uint64_t chunk, uint32_t value) { (*Touch(chunk / kPage))[chunk % kPage].store(value, std::memory_order_release); }
+
+  // All zero again. Nobody else may be using it.
+  void Clear() {
+    for (size_t i = 0; i < pages_; i++) delete[] reinterpret_cast<std::atomic<uint32_t>*>(table_[i].exchange(nullptr));
+  }
 
   size_t Pages() const { return pages_; }
   const Page* At(size_t page) const { return table_[page].load(std::memory_order_acquire); }

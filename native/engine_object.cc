@@ -7,6 +7,7 @@
 #include <optional>
 #include <utility>
 
+#include "cow_object.h"
 #include "disk_object.h"
 #include "js_value.h"
 
@@ -220,7 +221,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
 std::shared_ptr<Disk> UnwrapDisk(Napi::Value value) {
   if (!value.IsObject()) return nullptr;
   bool tagged = false;
-  if (napi_check_object_type_tag(value.Env(), value, &kDiskTag, &tagged) != napi_ok || !tagged) return nullptr;
+  if (napi_check_object_type_tag(value.Env(), value, &kDiskTag, &tagged) != napi_ok || !tagged) return UnwrapCowDisk(value);
   return DiskObject::Unwrap(value.As<Napi::Object>())->disk();
 }
 

@@ -125,7 +125,192 @@ export interface NativeSession {
   abort(): void;
 }
 
+/** A disk of a machine whose plug a test can pull (native/cow_model.h). */
+export interface CowModelFile {
+  readonly machine: NativeCowMachine;
+  readonly file: number;
+}
+
+/** Milliseconds, errnos, bytes; what is left out is off. */
+export interface CowFaults {
+  readonly readMs?: number;
+  readonly writeMs?: number;
+  readonly syncMs?: number;
+  readonly readError?: number;
+  readonly writeError?: number;
+  readonly syncError?: number;
+  /** So many operations pass before the errors begin. */
+  readonly after?: number;
+  readonly capacity?: number;
+  readonly hang?: boolean;
+  readonly dropSync?: boolean;
+  readonly noPunch?: boolean;
+}
+
+export interface NativeCowMachine {
+  /** The machine as the cut leaves it; this one answers EIO from now on. */
+  cut(seed: number): NativeCowMachine;
+  setFaults(file: number, faults: CowFaults): void;
+  bytes(file: number): Buffer;
+  setBytes(file: number, bytes: Uint8Array): void;
+}
+
+export type CowDurability = 'power' | 'process';
+export type OnCowError = 'break-snapshot' | 'break-write';
+
+export interface CowEvent {
+  readonly kind: 'low-water' | 'broken' | 'unrecorded' | 'tracker-lost';
+  readonly snapshot: string;
+  /** Bytes of the store. */
+  readonly used: number;
+  readonly limit: number;
+  readonly why: string;
+}
+
+export interface CowOptions {
+  /** UUID of the volume. */
+  readonly volume: string;
+  /** Bytes; the origin may be longer. */
+  readonly size: number;
+  readonly sectorSize: 512 | 4096;
+  /** Bytes: a power of two from 4096 to 2 MiB. */
+  readonly chunkSize: number;
+  /** Bytes of a hot region of the tracker: a power of two from the chunk size to 1 GiB. */
+  readonly regionSize: number;
+  readonly durability: CowDurability;
+  readonly onError: OnCowError;
+  /** How long a copy may take before it counts as failed; 0 is for ever, and saves each copy a change of threads. */
+  readonly timeoutMs: number;
+  /** Bytes of the store in use at most; 0 is no limit. */
+  readonly limit: number;
+  /** Bytes left at which `low-water` comes; 0 is never. */
+  readonly lowWater: number;
+  /** The volume is new: an empty tracker means that nothing was written, not that it was lost. */
+  readonly create: boolean;
+  /** /proc/sys/kernel/random/boot_id. */
+  readonly bootId: string;
+  /** Descriptors open for reading and writing, duplicated. No store is one in memory, no tracker one that forgets. */
+  readonly origin: number | CowModelFile;
+  readonly store: number | CowModelFile | null;
+  readonly tracker: number | CowModelFile | null;
+  readonly event: (event: CowEvent) => void;
+}
+
+export interface CowFound {
+  readonly existed: boolean;
+  readonly clean: boolean;
+  readonly epoch: number;
+  /** Preserved chunks; those cut short by the stop and dropped; those that do not match and read as errors. */
+  readonly copies: number;
+  readonly torn: number;
+  readonly damaged: number;
+  /** Not empty: every snapshot became invalid, and why. */
+  readonly broken: string;
+  /** Not empty: what changed before is unknown, and why. */
+  readonly tracking: string;
+}
+
+export interface CowSnapshot {
+  readonly id: string;
+  readonly state: 'live' | 'broken';
+  /** Of a broken one: an errno's name, and a sentence. */
+  readonly error: string;
+  readonly why: string;
+  readonly epoch: number;
+  /** Milliseconds since 1970. */
+  readonly time: number;
+  readonly group: string;
+  /** Volumes that were to be of the group: after a power cut fewer may have it, if it was never acknowledged. */
+  readonly groupSize: number;
+  readonly holdNs: number;
+  readonly switchNs: number;
+  readonly releasedChunks: number;
+}
+
+export interface CowTaken {
+  readonly time: number;
+  /** Nanoseconds from the first gate's closing to the last one's opening, and the switch alone. */
+  readonly holdNs: number;
+  readonly switchNs: number;
+  readonly epochs: readonly number[];
+}
+
+export interface CowChanges {
+  /** Start and length in bytes alternate. */
+  readonly runs: Float64Array;
+  /** False where `runs` may hold more than changed; `why` says why. They never hold less. */
+  readonly exact: boolean;
+  readonly why: string;
+}
+
+export interface CowActivity {
+  readonly writes: number;
+  readonly bytes: number;
+  readonly firstWrites: number;
+  readonly copies: number;
+  /** First writes that waited for another's copy of the same chunk. */
+  readonly waits: number;
+  readonly flushes: number;
+  /** Regions noted by the tracker; syncs of the store. */
+  readonly notes: number;
+  readonly syncs: number;
+  /** Chunks in the store. */
+  readonly preserved: number;
+  /** Bytes: in use, the limit (0: none), what the file holds, what its file system has left. */
+  readonly storeUsed: number;
+  readonly storeLimit: number;
+  readonly storeHeld: number;
+  readonly storeFree: number;
+  readonly epoch: number;
+}
+
+/** The live device. Rejections carry an errno's name as their code. */
+export interface NativeLiveDisk extends NativeDisk {
+  write(offset: number, bytes: Uint8Array): Promise<void>;
+  /** Reads as zeros afterwards; with `punch` its space is given back where the origin can. */
+  writeZeroes(offset: number, length: number, punch: boolean): Promise<void>;
+  flush(): Promise<void>;
+}
+
+/** A volume under the copy-on-write layer: native/cow_volume.h. */
+export interface NativeCowVolume {
+  live(): NativeLiveDisk;
+  snapshots(): CowSnapshot[];
+  /** Throws ENOENT. */
+  disk(snapshot: string): NativeDisk;
+  delete(snapshot: string): Promise<void>;
+  /**
+   * Whole chunks within the runs (start and length alternate) are no longer kept for this snapshot; reads of them fail.
+   * Rejects with EBUSY while more than `own` files are open on it.
+   */
+  release(snapshot: string, runs: Float64Array, own: number): Promise<void>;
+  /** Written after the snapshot of epoch `since`, up to that of epoch `until`; 0 is up to now. */
+  changes(since: number, until: number): Promise<CowChanges>;
+  /** Somebody else wrote: all snapshots become invalid, and nothing before now is known to have changed or not. */
+  distrust(why: string): Promise<void>;
+  activity(): CowActivity;
+  /** The clean stop: later writes fail with ESHUTDOWN, and this object with them. */
+  close(): Promise<void>;
+  /** Lets go without a clean stop, as a killed process does. */
+  abandon(): void;
+}
+
+export interface NativeCowVolumes {
+  open(options: CowOptions): Promise<{ readonly volume: NativeCowVolume; readonly found: CowFound }>;
+  /** One moment of all the volumes. Rejects with ETIMEDOUT where writes under way did not end in time. */
+  snapshot(
+    volumes: readonly { readonly volume: NativeCowVolume; readonly id: string }[],
+    group: string,
+    timeoutMs: number,
+  ): Promise<CowTaken>;
+}
+
 export interface Addon {
+  CowVolume: NativeCowVolumes;
+  /** For tests: files of these sizes. */
+  CowMachine: new (
+    sizes: readonly number[],
+  ) => NativeCowMachine;
   Engine: new (options: EngineOptions) => NativeEngine;
   Session: new (options: SessionOptions) => NativeSession;
   /** mount(2) of a FUSE file system: the open descriptor of /dev/fuse. Throws an error whose `code` is the errno's name. */

@@ -1,0 +1,669 @@
+// CowVolume, its disks and the machine of the tests, for JavaScript. Every call that may block runs on libuv's threads and
+// is a promise; arguments are checked here.
+#include "cow_object.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cow_disks.h"
+#include "cow_model.h"
+#include "cow_volume.h"
+#include "js_value.h"
+
+namespace asof {
+namespace {
+
+using namespace cow;  // NOLINT: this file is the border of that namespace
+
+constexpr napi_type_tag kDiskTag = {0x41d0a7c2f5e84b93, 0x9c7e16d2038fb5a4};
+constexpr napi_type_tag kVolumeTag = {0x6b2f90e1c47d4a58, 0x8e31d5f7a20c9b64};
+constexpr napi_type_tag kMachineTag = {0x2d95b8e60f1c47a3, 0xb704e3c19a5d8f26};
+
+bool Tagged(const Napi::Value& value, const napi_type_tag& tag) {
+  bool tagged = false;
+  return value.IsObject() && napi_check_object_type_tag(value.Env(), value, &tag, &tagged) == napi_ok && tagged;
+}
+
+const char* ErrnoName(int error) {
+  const char* name = strerrorname_np(error);
+  return name ? name : "EIO";
+}
+
+// One promise: `work` on another thread gives 0 or an errno and a message, `done` makes the value. `keep` is held until then.
+class Task final : public Napi::AsyncWorker {
+ public:
+  using Work = std::function<int(std::string* why)>;
+  using Done = std::function<Napi::Value(Napi::Env)>;
+
+  static Napi::Value Start(Napi::Env env, Work work, Done done, const Napi::Value& keep = {}, const char* code = nullptr) {
+    auto* task = new Task(env, std::move(work), std::move(done), code);
+    if (!keep.IsEmpty()) task->keep_ = Napi::Reference<Napi::Value>::New(keep, 1);
+    task->Queue();
+    return task->deferred_.Promise();
+  }
+
+  void Execute() override { error_ = work_(&why_); }
+
+  void OnOK() override {
+    Napi::HandleScope scope(Env());
+    if (error_ == 0) {
+      deferred_.Resolve(done_ ? done_(Env()) : Env().Undefined());
+    } else {
+      if (why_.empty()) why_ = strerror(error_);
+      deferred_.Reject(MakeError(Env(), code_ && error_ == EIO ? code_ : ErrnoName(error_), why_).Value());
+    }
+  }
+
+ private:
+  Task(Napi::Env env, Work work, Done done, const char* code)
+      : AsyncWorker(env), deferred_(env), work_(std::move(work)), done_(std::move(done)), code_(code) {}
+
+  Napi::Promise::Deferred deferred_;
+  Napi::Reference<Napi::Value> keep_;
+  const Work work_;
+  const Done done_;
+  const char* const code_;
+  int error_ = 0;
+  std::string why_;
+};
+
+bool Bytes(const Napi::Value& value, uint8_t** data, size_t* length) {
+  if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array) return false;
+  auto array = value.As<Napi::Uint8Array>();
+  *data = array.Data();
+  *length = array.ByteLength();
+  return true;
+}
+
+bool Id(const Napi::Value& value, Uuid* id) { return value.IsString() && ParseUuid(value.As<Napi::String>().Utf8Value(), id); }
+
+class MachineObject : public Napi::ObjectWrap<MachineObject> {
+ public:
+  static Napi::Function Define(Napi::Env env) {
+    return DefineClass(env, "CowMachine",
+                       {
+                           InstanceMethod<&MachineObject::Cut>("cut"),
+                           InstanceMethod<&MachineObject::SetFaults>("setFaults"),
+                           InstanceMethod<&MachineObject::GetBytes>("bytes"),
+                           InstanceMethod<&MachineObject::SetBytes>("setBytes"),
+                       });
+  }
+
+  explicit MachineObject(const Napi::CallbackInfo& info) : ObjectWrap(info) {
+    napi_type_tag_object(info.Env(), info.This(), &kMachineTag);
+    if (info[0].IsExternal()) {
+      machine_ = *info[0].As<Napi::External<std::shared_ptr<Machine>>>().Data();
+      return;
+    }
+    std::vector<uint64_t> sizes;
+    if (info[0].IsArray()) {
+      const auto list = info[0].As<Napi::Array>();
+      for (uint32_t i = 0; i < list.Length(); i++) {
+        uint64_t size;
+        if (!ToInteger(list.Get(i), 1 << 30, &size)) break;
+        sizes.push_back(size);
+      }
+    }
+    if (sizes.empty()) {
+      Throw(info.Env(), "EINVAL", "CowMachine takes the sizes of its files, each at most 1 GiB");
+      return;
+    }
+    machine_ = std::make_shared<Machine>(sizes);
+  }
+
+  std::shared_ptr<Machine> machine() const { return machine_; }
+
+ private:
+  Napi::Value Cut(const Napi::CallbackInfo& info) {
+    uint64_t seed;
+    if (!ToInteger(info[0], kMaxOffset, &seed)) return Throw(info.Env(), "EINVAL", "cut takes a seed");
+    std::shared_ptr<Machine> next = machine_->Cut(seed);
+    return info.This().As<Napi::Object>().Get("constructor").As<Napi::Function>().New(
+        {Napi::External<std::shared_ptr<Machine>>::New(info.Env(), &next)});
+  }
+
+  bool File(const Napi::CallbackInfo& info, size_t* file) {
+    uint64_t index;
+    if (!ToInteger(info[0], machine_->Files() - 1, &index)) {
+      Throw(info.Env(), "EINVAL", "there is no such file");
+      return false;
+    }
+    *file = index;
+    return true;
+  }
+
+  void SetFaults(const Napi::CallbackInfo& info) {
+    size_t file;
+    if (!File(info, &file)) return;
+    const auto options = info[1].As<Napi::Object>();
+    const auto number = [&](const char* name) {
+      const Napi::Value value = options.Get(name);
+      return value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : 0;
+    };
+    const auto flag = [&](const char* name) { return options.Get(name).ToBoolean().Value(); };
+    Faults faults;
+    faults.read_ms = static_cast<unsigned>(number("readMs"));
+    faults.write_ms = static_cast<unsigned>(number("writeMs"));
+    faults.sync_ms = static_cast<unsigned>(number("syncMs"));
+    faults.read_error = static_cast<int>(number("readError"));
+    faults.write_error = static_cast<int>(number("writeError"));
+    faults.sync_error = static_cast<int>(number("syncError"));
+    faults.after = static_cast<uint64_t>(number("after"));
+    faults.capacity = static_cast<uint64_t>(number("capacity"));
+    faults.hang = flag("hang");
+    faults.drop_sync = flag("dropSync");
+    faults.no_punch = flag("noPunch");
+    machine_->SetFaults(file, faults);
+  }
+
+  Napi::Value GetBytes(const Napi::CallbackInfo& info) {
+    size_t file;
+    if (!File(info, &file)) return info.Env().Undefined();
+    const std::vector<uint8_t> bytes = machine_->Bytes(file);
+    return Napi::Buffer<uint8_t>::Copy(info.Env(), bytes.data(), bytes.size());
+  }
+
+  void SetBytes(const Napi::CallbackInfo& info) {
+    size_t file;
+    uint8_t* data;
+    size_t length;
+    if (!File(info, &file)) return;
+    if (!Bytes(info[1], &data, &length)) {
+      Throw(info.Env(), "EINVAL", "setBytes takes a file's number and a Uint8Array");
+      return;
+    }
+    machine_->SetBytes(file, std::vector<uint8_t>(data, data + length));
+  }
+
+  std::shared_ptr<Machine> machine_;
+};
+
+class DiskObject : public Napi::ObjectWrap<DiskObject> {
+ public:
+  struct Init {
+    std::shared_ptr<Disk> disk;
+    std::shared_ptr<SnapshotDisk> snapshot;
+    std::shared_ptr<WritableDisk> live;
+  };
+
+  static Napi::Function Define(Napi::Env env) {
+    return DefineClass(env, "NativeCowDisk",
+                       {
+                           InstanceMethod<&DiskObject::Read>("read"),
+                           InstanceMethod<&DiskObject::Write>("write"),
+                           InstanceMethod<&DiskObject::WriteZeroes>("writeZeroes"),
+                           InstanceMethod<&DiskObject::Flush>("flush"),
+                           InstanceMethod<&DiskObject::Defects>("defects"),
+                           InstanceMethod<&DiskObject::SetAllocated>("setAllocated"),
+                           InstanceMethod<&DiskObject::Close>("close"),
+                       });
+  }
+
+  explicit DiskObject(const Napi::CallbackInfo& info) : ObjectWrap(info) {
+    if (!info[0].IsExternal()) {
+      Throw(info.Env(), "EINVAL", "a disk is opened by CowVolume");
+      return;
+    }
+    init_ = *info[0].As<Napi::External<Init>>().Data();
+    napi_type_tag_object(info.Env(), info.This(), &kDiskTag);
+  }
+
+  const Init& init() const { return init_; }
+
+ private:
+  bool Range(const Napi::CallbackInfo& info, uint64_t length, uint64_t* offset) {
+    const uint64_t size = init_.disk->Size();
+    if (ToInteger(info[0], size, offset) && length <= size - *offset) return true;
+    Throw(info.Env(), "OUT_OF_RANGE", "the range does not lie within the disk");
+    return false;
+  }
+
+  Napi::Value Read(const Napi::CallbackInfo& info) {
+    Napi::Env env = info.Env();
+    uint8_t* data;
+    size_t length;
+    uint64_t offset;
+    if (!Bytes(info[1], &data, &length)) return Throw(env, "EINVAL", "read takes an offset and a Uint8Array");
+    if (!Range(info, length, &offset)) return env.Undefined();
+    return Task::Start(
+        env,
+        [init = init_, data, length, offset](std::string* why) {
+          const int err = init.disk->Read(offset, length, data, nullptr);
+          if (err == EIO && init.snapshot) {
+            for (const DiskDefect& defect : init.snapshot->Defects()) {
+              if (defect.offset < offset + length && offset < defect.offset + defect.length) *why = defect.why;
+            }
+            if (why->empty()) *why = "the range has been released";
+          }
+          return err;
+        },
+        {}, info[1], "DAMAGED");
+  }
+
+  bool Live(const Napi::CallbackInfo& info) {
+    if (init_.live) return true;
+    Throw(info.Env(), "EROFS", "a snapshot cannot be written");
+    return false;
+  }
+
+  Napi::Value Write(const Napi::CallbackInfo& info) {
+    Napi::Env env = info.Env();
+    uint8_t* data;
+    size_t length;
+    uint64_t offset;
+    if (!Live(info)) return env.Undefined();
+    if (!Bytes(info[1], &data, &length)) return Throw(env, "EINVAL", "write takes an offset and a Uint8Array");
+    if (!Range(info, length, &offset)) return env.Undefined();
+    return Task::Start(
+        env, [live = init_.live, data, length, offset](std::string*) { return live->Write(offset, length, data); }, {}, info[1]);
+  }
+
+  Napi::Value WriteZeroes(const Napi::CallbackInfo& info) {
+    Napi::Env env = info.Env();
+    uint64_t offset, length;
+    if (!Live(info)) return env.Undefined();
+    if (!ToInteger(info[1], kMaxOffset, &length)) return Throw(env, "EINVAL", "writeZeroes takes an offset and a length");
+    if (!Range(info, length, &offset)) return env.Undefined();
+    const bool punch = info[2].ToBoolean();
+    return Task::Start(
+        env, [live = init_.live, offset, length, punch](std::string*) { return live->WriteZeroes(offset, length, punch); }, {});
+  }
+
+  Napi::Value Flush(const Napi::CallbackInfo& info) {
+    if (!Live(info)) return info.Env().Undefined();
+    return Task::Start(info.Env(), [live = init_.live](std::string*) { return live->Flush(); }, {});
+  }
+
+  Napi::Value Defects(const Napi::CallbackInfo& info) {
+    Napi::Env env = info.Env();
+    const std::vector<DiskDefect> defects = init_.snapshot ? init_.snapshot->Defects() : std::vector<DiskDefect>();
+    Napi::Array list = Napi::Array::New(env, defects.size());
+    for (uint32_t i = 0; i < defects.size(); i++) {
+      Napi::Object entry = Napi::Object::New(env);
+      entry.Set("offset", static_cast<double>(defects[i].offset));
+      entry.Set("length", static_cast<double>(defects[i].length));
+      entry.Set("why", defects[i].why);
+      list.Set(i, entry);
+    }
+    return list;
+  }
+
+  // The engine's disks are told; these know.
+  void SetAllocated(const Napi::CallbackInfo&) {}
+  void Close(const Napi::CallbackInfo&) { init_.disk->Close(); }
+
+  Init init_;
+};
+
+// The constructors that methods need, one set for each environment.
+struct Classes {
+  Napi::FunctionReference disk;
+  Napi::FunctionReference volume;
+};
+
+// Calls JavaScript's listener from any thread, and does not keep the process alive for it.
+class EventSender {
+ public:
+  EventSender(Napi::Env env, Napi::Function listener)
+      : function_(Napi::ThreadSafeFunction::New(env, listener, "asof cow events", 0, 1)) {
+    function_.Unref(env);
+  }
+  ~EventSender() { function_.Release(); }
+  EventSender(const EventSender&) = delete;
+  EventSender& operator=(const EventSender&) = delete;
+
+  void Send(const Event& event) {
+    function_.NonBlockingCall(new Event(event), [](Napi::Env env, Napi::Function listener, Event* raw) {
+      const std::unique_ptr<Event> sent(raw);
+      static constexpr const char* kKinds[] = {"low-water", "broken", "unrecorded", "tracker-lost"};
+      Napi::Object object = Napi::Object::New(env);
+      object.Set("kind", kKinds[static_cast<int>(sent->kind)]);
+      object.Set("snapshot", UuidText(sent->snapshot));
+      object.Set("used", static_cast<double>(sent->used));
+      object.Set("limit", static_cast<double>(sent->limit));
+      object.Set("why", sent->why);
+      listener.Call({object});
+    });
+  }
+
+ private:
+  Napi::ThreadSafeFunction function_;
+};
+
+class VolumeObject : public Napi::ObjectWrap<VolumeObject> {
+ public:
+  struct Init {
+    Classes* classes;
+    std::shared_ptr<Volume> volume;
+  };
+
+  static Napi::Function Define(Napi::Env env, Classes* classes) {
+    return DefineClass(env, "CowVolume",
+                       {
+                           StaticMethod<&VolumeObject::Open>("open", napi_default, classes),
+                           StaticMethod<&VolumeObject::Take>("snapshot"),
+                           InstanceMethod<&VolumeObject::Live>("live"),
+                           InstanceMethod<&VolumeObject::List>("snapshots"),
+                           InstanceMethod<&VolumeObject::OpenDisk>("disk"),
+                           InstanceMethod<&VolumeObject::Delete>("delete"),
+                           InstanceMethod<&VolumeObject::Release>("release"),
+                           InstanceMethod<&VolumeObject::ChangesSince>("changes"),
+                           InstanceMethod<&VolumeObject::Distrust>("distrust"),
+                           InstanceMethod<&VolumeObject::Counters>("activity"),
+                           InstanceMethod<&VolumeObject::Close>("close"),
+                           InstanceMethod<&VolumeObject::Abandon>("abandon"),
+                       });
+  }
+
+  explicit VolumeObject(const Napi::CallbackInfo& info) : ObjectWrap(info) {
+    if (!info[0].IsExternal()) {
+      Throw(info.Env(), "EINVAL", "a volume is opened by CowVolume.open");
+      return;
+    }
+    const Init* init = info[0].As<Napi::External<Init>>().Data();
+    volume_ = init->volume;
+    classes_ = init->classes;
+    napi_type_tag_object(info.Env(), info.This(), &kVolumeTag);
+  }
+
+ private:
+  // A descriptor, { machine, file }, or null / -1 for none. False where it is none of these.
+  static bool TakeFile(const Napi::Value& value, std::unique_ptr<File>* file) {
+    if (value.IsNull() || value.IsUndefined()) return true;
+    if (value.IsNumber()) {
+      const int fd = value.As<Napi::Number>().Int32Value();
+      if (fd < 0) return true;
+      const int own = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+      if (own < 0) return false;
+      *file = std::make_unique<PosixFile>(own);
+      return true;
+    }
+    if (!value.IsObject()) return false;
+    const Napi::Value machine = value.As<Napi::Object>().Get("machine");
+    uint64_t index;
+    if (!Tagged(machine, kMachineTag) || !ToInteger(value.As<Napi::Object>().Get("file"), 64, &index)) return false;
+    const std::shared_ptr<Machine> model = MachineObject::Unwrap(machine.As<Napi::Object>())->machine();
+    if (index >= model->Files()) return false;
+    *file = model->Open(index);
+    return true;
+  }
+
+  static Napi::Value Open(const Napi::CallbackInfo& info) {
+    Napi::Env env = info.Env();
+    if (!info[0].IsObject()) return Throw(env, "EINVAL", "CowVolume.open takes options");
+    const auto given = info[0].As<Napi::Object>();
+    VolumeOptions options;
+    uint64_t size, sector, chunk, region, timeout, limit, low;
+    const std::string durability = given.Get("durability").ToString();
+    const std::string on_error = given.Get("onError").ToString();
+    if (!Id(given.Get("volume"), &options.volume) || !ToInteger(given.Get("size"), kMaxOffset, &size) || size == 0 ||
+        !ToInteger(given.Get("sectorSize"), 4096, &sector) || (sector != 512 && sector != 4096) ||
+        !ToInteger(given.Get("chunkSize"), kMaxChunk, &chunk) || chunk < kMinChunk || (chunk & (chunk - 1)) != 0 ||
+        !ToInteger(given.Get("regionSize"), 1 << 30, &region) || region < chunk || (region & (region - 1)) != 0 ||
+        (durability != "power" && durability != "process") || (on_error != "break-snapshot" && on_error != "break-write") ||
+        !ToInteger(given.Get("timeoutMs"), 86400000, &timeout) || !ToInteger(given.Get("limit"), kMaxOffset, &limit) ||
+        !ToInteger(given.Get("lowWater"), kMaxOffset, &low) || size / chunk >= UINT32_MAX) {
+      return Throw(env, "EINVAL",
+                   "CowVolume.open: volume is a UUID; chunkSize a power of two from 4096 to 2 MiB; regionSize one from there to 1 GiB; "
+                   "durability power or process; onError break-snapshot or break-write");
+    }
+    options.size = size;
+    options.sector_size = static_cast<uint32_t>(sector);
+    options.chunk_size = static_cast<uint32_t>(chunk);
+    options.region_size = static_cast<uint32_t>(region);
+    options.power = durability == "power";
+    options.on_error = on_error == "break-write" ? OnCowError::kBreakWrite : OnCowError::kBreakSnapshot;
+    options.timeout_ms = static_cast<unsigned>(timeout);
+    options.limit = limit;
+    options.low_water = low;
+    options.create = given.Get("create").ToBoolean();
+    if (!Id(given.Get("bootId"), &options.boot)) return Throw(env, "EINVAL", "CowVolume.open: bootId is a UUID");
+    struct Shared {
+      std::unique_ptr<File> origin, store, tracker;
+      std::shared_ptr<Volume> volume;
+      OpenReport report;
+    };
+    auto shared = std::make_shared<Shared>();
+    if (!TakeFile(given.Get("origin"), &shared->origin) || !shared->origin || !TakeFile(given.Get("store"), &shared->store) ||
+        !TakeFile(given.Get("tracker"), &shared->tracker)) {
+      return Throw(env, "EINVAL", "CowVolume.open: origin, store and tracker are descriptors");
+    }
+    Volume::Listener listener;
+    if (given.Get("event").IsFunction()) {
+      auto sender = std::make_shared<EventSender>(env, given.Get("event").As<Napi::Function>());
+      listener = [sender](const Event& event) { sender->Send(event); };
+    }
+    return Task::Start(
+        env,
+        [shared, options, listener](std::string* why) {
+          return Volume::Open(options, std::move(shared->origin), std::move(shared->store), std::move(shared->tracker), listener,
+                              &shared->volume, &shared->report, why);
+        },
+        [shared, classes = static_cast<Classes*>(info.Data())](Napi::Env env) -> Napi::Value {
+          const OpenReport& report = shared->report;
+          Napi::Object found = Napi::Object::New(env);
+          found.Set("existed", report.existed);
+          found.Set("clean", report.clean);
+          found.Set("epoch", report.epoch);
+          found.Set("copies", static_cast<double>(report.copies));
+          found.Set("torn", static_cast<double>(report.torn));
+          found.Set("damaged", static_cast<double>(report.damaged));
+          found.Set("broken", report.broken);
+          found.Set("tracking", report.tracking);
+          Napi::Object result = Napi::Object::New(env);
+          result.Set("found", found);
+          Init init{classes, std::move(shared->volume)};
+          result.Set("volume", classes->volume.New({Napi::External<Init>::New(env, &init)}));
+          return result;
+        });
+  }
+
+  static Napi::Value Take(const Napi::CallbackInfo& info) {
+    Napi::Env env = info.Env();
+    Uuid group;
+    uint64_t timeout;
+    const char* usage = "CowVolume.snapshot takes [{ volume, id }], each volume once, a group's UUID and milliseconds";
+    if (!info[0].IsArray() || !Id(info[1], &group) || !ToInteger(info[2], 86400000, &timeout)) return Throw(env, "EINVAL", usage);
+    const auto list = info[0].As<Napi::Array>();
+    std::vector<SnapshotRequest> requests;
+    for (uint32_t i = 0; i < list.Length(); i++) {
+      const Napi::Value item = list.Get(i);
+      SnapshotRequest request;
+      if (!item.IsObject() || !Tagged(item.As<Napi::Object>().Get("volume"), kVolumeTag) || !Id(item.As<Napi::Object>().Get("id"), &request.id)) {
+        return Throw(env, "EINVAL", usage);
+      }
+      request.volume = VolumeObject::Unwrap(item.As<Napi::Object>().Get("volume").As<Napi::Object>())->volume_;
+      if (!request.volume) return Throw(env, "ESHUTDOWN", "the volume is closed");
+      for (const SnapshotRequest& other : requests) {
+        if (other.volume == request.volume) return Throw(env, "EINVAL", usage);
+      }
+      requests.push_back(std::move(request));
+    }
+    if (requests.empty()) return Throw(env, "EINVAL", usage);
+    auto result = std::make_shared<SnapshotResult>();
+    return Task::Start(
+        env,
+        [requests, group, timeout, result](std::string*) {
+          return Volume::Take(requests, group, static_cast<unsigned>(timeout), result.get());
+        },
+        [result](Napi::Env env) -> Napi::Value {
+          Napi::Object object = Napi::Object::New(env);
+          object.Set("time", static_cast<double>(result->time_ms));
+          object.Set("holdNs", static_cast<double>(result->hold_ns));
+          object.Set("switchNs", static_cast<double>(result->switch_ns));
+          Napi::Array epochs = Napi::Array::New(env, result->epochs.size());
+          for (uint32_t i = 0; i < result->epochs.size(); i++) epochs.Set(i, result->epochs[i]);
+          object.Set("epochs", epochs);
+          return object;
+        });
+  }
+
+  bool Ready(const Napi::CallbackInfo& info) {
+    if (volume_) return true;
+    Throw(info.Env(), "ESHUTDOWN", "the volume is closed");
+    return false;
+  }
+
+  Napi::Value NewDisk(Napi::Env env, DiskObject::Init init) {
+    return classes_->disk.New({Napi::External<DiskObject::Init>::New(env, &init)});
+  }
+
+  Napi::Value Live(const Napi::CallbackInfo& info) {
+    if (!Ready(info)) return info.Env().Undefined();
+    auto live = std::make_shared<LiveDisk>(volume_);
+    return NewDisk(info.Env(), {live, nullptr, live});
+  }
+
+  Napi::Value OpenDisk(const Napi::CallbackInfo& info) {
+    Uuid id;
+    if (!Ready(info)) return info.Env().Undefined();
+    if (!Id(info[0], &id)) return Throw(info.Env(), "EINVAL", "disk takes a snapshot's UUID");
+    auto disk = OpenSnapshotDisk(volume_, id);
+    if (!disk) return Throw(info.Env(), "ENOENT", "the volume has no snapshot " + UuidText(id));
+    return NewDisk(info.Env(), {disk, disk, nullptr});
+  }
+
+  Napi::Value List(const Napi::CallbackInfo& info) {
+    Napi::Env env = info.Env();
+    if (!Ready(info)) return env.Undefined();
+    const std::vector<SnapshotInfo> snapshots = volume_->List();
+    Napi::Array list = Napi::Array::New(env, snapshots.size());
+    for (uint32_t i = 0; i < snapshots.size(); i++) {
+      const SnapshotRecord& record = snapshots[i].record;
+      Napi::Object entry = Napi::Object::New(env);
+      entry.Set("id", UuidText(snapshots[i].id));
+      entry.Set("state", snapshots[i].state == SnapshotState::kLive ? "live" : "broken");
+      entry.Set("error", record.error == 0 ? "" : ErrnoName(record.error));
+      entry.Set("why", record.why);
+      entry.Set("epoch", record.epoch);
+      entry.Set("time", static_cast<double>(record.time_ms));
+      entry.Set("group", UuidText(record.group));
+      entry.Set("groupSize", record.group_size);
+      entry.Set("holdNs", static_cast<double>(record.hold_ns));
+      entry.Set("switchNs", static_cast<double>(record.switch_ns));
+      uint64_t released = 0;
+      for (const auto& [start, end] : record.released.Runs()) released += end - start;
+      entry.Set("releasedChunks", static_cast<double>(released));
+      list.Set(i, entry);
+    }
+    return list;
+  }
+
+  Napi::Value Delete(const Napi::CallbackInfo& info) {
+    Uuid id;
+    if (!Ready(info)) return info.Env().Undefined();
+    if (!Id(info[0], &id)) return Throw(info.Env(), "EINVAL", "delete takes a snapshot's UUID");
+    return Task::Start(info.Env(), [volume = volume_, id](std::string*) { return volume->Delete(id); }, {});
+  }
+
+  Napi::Value Release(const Napi::CallbackInfo& info) {
+    Uuid id;
+    uint64_t own;
+    if (!Ready(info)) return info.Env().Undefined();
+    const bool list = info[1].IsTypedArray() && info[1].As<Napi::TypedArray>().TypedArrayType() == napi_float64_array;
+    if (!Id(info[0], &id) || !list || !ToInteger(info[2], 1 << 20, &own)) {
+      return Throw(info.Env(), "EINVAL", "release takes a snapshot's UUID, a Float64Array of starts and lengths, and a count");
+    }
+    const auto runs = info[1].As<Napi::Float64Array>();
+    std::vector<std::pair<uint64_t, uint64_t>> ranges;
+    for (size_t i = 0; i + 1 < runs.ElementLength(); i += 2) {
+      uint64_t start, length;
+      if (!ToInteger(runs[i], volume_->options().size, &start) || !ToInteger(runs[i + 1], volume_->options().size - start, &length)) {
+        return Throw(info.Env(), "OUT_OF_RANGE", "the range does not lie within the disk");
+      }
+      ranges.emplace_back(start, start + length);
+    }
+    return Task::Start(
+        info.Env(), [volume = volume_, id, ranges, own](std::string*) { return volume->Release(id, ranges, static_cast<int>(own)); }, {});
+  }
+
+  Napi::Value ChangesSince(const Napi::CallbackInfo& info) {
+    uint64_t since, until;
+    if (!Ready(info)) return info.Env().Undefined();
+    if (!ToInteger(info[0], UINT32_MAX, &since) || !ToInteger(info[1], UINT32_MAX, &until)) {
+      return Throw(info.Env(), "EINVAL", "changes takes two epochs, the second 0 for now");
+    }
+    auto changes = std::make_shared<Changes>();
+    return Task::Start(
+        info.Env(),
+        [volume = volume_, changes, since, until](std::string*) {
+          *changes = volume->ChangesSince(static_cast<uint32_t>(since), static_cast<uint32_t>(until));
+          return 0;
+        },
+        [changes](Napi::Env env) -> Napi::Value {
+          Napi::Object object = Napi::Object::New(env);
+          auto runs = Napi::Float64Array::New(env, changes->runs.size());
+          if (!changes->runs.empty()) memcpy(runs.Data(), changes->runs.data(), changes->runs.size() * sizeof(double));
+          object.Set("runs", runs);
+          object.Set("exact", changes->exact);
+          object.Set("why", changes->why);
+          return object;
+        });
+  }
+
+  Napi::Value Distrust(const Napi::CallbackInfo& info) {
+    if (!Ready(info)) return info.Env().Undefined();
+    const std::string why = info[0].ToString();
+    return Task::Start(info.Env(), [volume = volume_, why](std::string*) { return volume->Distrust(why); }, {});
+  }
+
+  Napi::Value Counters(const Napi::CallbackInfo& info) {
+    if (!Ready(info)) return info.Env().Undefined();
+    const Activity activity = volume_->Counters();
+    Napi::Object object = Napi::Object::New(info.Env());
+    const auto set = [&](const char* name, uint64_t value) { object.Set(name, static_cast<double>(value)); };
+    set("writes", activity.writes);
+    set("bytes", activity.bytes);
+    set("firstWrites", activity.first_writes);
+    set("copies", activity.copies);
+    set("waits", activity.waits);
+    set("flushes", activity.flushes);
+    set("notes", activity.notes);
+    set("syncs", activity.syncs);
+    set("preserved", activity.preserved);
+    set("storeUsed", activity.store_used);
+    set("storeLimit", activity.store_limit);
+    set("storeHeld", activity.store_held);
+    set("storeFree", activity.store_free);
+    set("epoch", activity.epoch);
+    return object;
+  }
+
+  Napi::Value Close(const Napi::CallbackInfo& info) {
+    if (!Ready(info)) return info.Env().Undefined();
+    return Task::Start(info.Env(), [volume = std::move(volume_)](std::string*) { return volume->Close(); }, {});
+  }
+
+  // Lets go without a clean stop, as a killed process does.
+  void Abandon(const Napi::CallbackInfo&) { volume_.reset(); }
+
+  std::shared_ptr<Volume> volume_;
+  Classes* classes_ = nullptr;
+};
+
+}  // namespace
+
+std::shared_ptr<Disk> UnwrapCowDisk(Napi::Value value) {
+  return Tagged(value, kDiskTag) ? DiskObject::Unwrap(value.As<Napi::Object>())->init().disk : nullptr;
+}
+
+std::shared_ptr<WritableDisk> UnwrapWritableDisk(Napi::Value value) {
+  return Tagged(value, kDiskTag) ? DiskObject::Unwrap(value.As<Napi::Object>())->init().live : nullptr;
+}
+
+void InitCow(Napi::Env env, Napi::Object exports) {
+  auto* classes = new Classes;
+  classes->disk = Napi::Persistent(DiskObject::Define(env));
+  classes->volume = Napi::Persistent(VolumeObject::Define(env, classes));
+  exports.Set("CowVolume", classes->volume.Value());
+  exports.Set("CowMachine", MachineObject::Define(env));
+  env.AddCleanupHook([classes] { delete classes; });
+}
+
+}  // namespace asof
