@@ -7,6 +7,7 @@
 
 #include <cstring>
 #include <functional>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -308,19 +309,36 @@ struct Classes {
 };
 
 // Calls JavaScript's listener from any thread, and does not keep the process alive for it.
+//
+// The environment may end before the volume does: its finaliser and a sender take turns by the lock, and after it nothing
+// touches the function.
 class EventSender {
  public:
-  EventSender(Napi::Env env, Napi::Function listener)
-      : function_(Napi::ThreadSafeFunction::New(env, listener, "asof cow events", 0, 1)) {
-    function_.Unref(env);
+  EventSender(Napi::Env env, Napi::Function listener) : state_(std::make_shared<State>()) {
+    auto* held = new std::shared_ptr<State>(state_);
+    state_->function = Napi::ThreadSafeFunction::New(env, listener, "asof cow events", 0, 1, [held](Napi::Env) {
+      {
+        const std::lock_guard lock((*held)->mu);
+        (*held)->alive = false;
+      }
+      delete held;
+    });
+    state_->function.Unref(env);
   }
-  ~EventSender() { function_.Release(); }
+  ~EventSender() {
+    const std::lock_guard lock(state_->mu);
+    if (state_->alive) state_->function.Release();
+  }
   EventSender(const EventSender&) = delete;
   EventSender& operator=(const EventSender&) = delete;
 
   void Send(const Event& event) {
-    function_.NonBlockingCall(new Event(event), [](Napi::Env env, Napi::Function listener, Event* raw) {
+    const std::lock_guard lock(state_->mu);
+    if (!state_->alive) return;
+    auto* copy = new Event(event);
+    const napi_status sent = state_->function.NonBlockingCall(copy, [](Napi::Env env, Napi::Function listener, Event* raw) {
       const std::unique_ptr<Event> sent(raw);
+      if (!env) return;
       static constexpr const char* kKinds[] = {"low-water", "broken", "unrecorded", "tracker-lost"};
       Napi::Object object = Napi::Object::New(env);
       object.Set("kind", kKinds[static_cast<int>(sent->kind)]);
@@ -330,10 +348,16 @@ class EventSender {
       object.Set("why", sent->why);
       listener.Call({object});
     });
+    if (sent != napi_ok) delete copy;
   }
 
  private:
-  Napi::ThreadSafeFunction function_;
+  struct State {
+    std::mutex mu;
+    bool alive = true;
+    Napi::ThreadSafeFunction function;
+  };
+  const std::shared_ptr<State> state_;
 };
 
 class VolumeObject : public Napi::ObjectWrap<VolumeObject> {
