@@ -7,7 +7,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash, randomUUID } from 'node:crypto';
-import { mkdtempSync, openSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -15,16 +15,16 @@ import t from 'tap';
 import { CowVolume, openVolume, randomOf, readAll } from './rig.js';
 
 const SIZE = 4 << 20;
-const KILLS = Number(process.env['ASOF_COW_KILLS'] ?? 25);
+const KILLS = Number(process.env['ASOF_COW_KILLS'] ?? 12);
 
-const open = (dir: string, create: boolean) =>
-  openVolume({
-    size: SIZE,
-    origin: openSync(join(dir, 'origin'), 'r+'),
-    store: openSync(join(dir, 'store'), 'r+'),
-    tracker: openSync(join(dir, 'tracker'), 'r+'),
-    create,
-  });
+async function open(dir: string, create: boolean) {
+  const [origin, store, tracker] = ['origin', 'store', 'tracker'].map(name =>
+    openSync(join(dir, name), 'r+'),
+  );
+  const opened = await openVolume({ size: SIZE, origin: origin!, store: store!, tracker: tracker!, create });
+  for (const fd of [origin, store, tracker]) closeSync(fd!); // the engine has its own
+  return opened;
+}
 
 const digest = (bytes: Buffer) => createHash('sha256').update(bytes).digest('hex');
 
