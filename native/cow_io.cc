@@ -47,7 +47,7 @@ uint64_t GroupSync::Syncs() const {
 
 // One piece of work. `ended` and `abandoned` are guarded by State::mu; exactly one of the two sides sees the other's flag
 // first, so that either the caller gets the result or `late` does.
-struct Work {
+struct TimedRunner::Work {
   std::function<int()> run;
   std::function<void(int)> late;
   std::condition_variable done;
@@ -104,6 +104,23 @@ bool TimedRunner::Hung() const {
   return state_->hung > 0;
 }
 
+void TimedRunner::Push(const std::shared_ptr<Work>& work) {
+  state_->queue.push_back(work);
+  if (state_->idle < state_->queue.size()) std::thread(State::Serve, state_).detach();
+  state_->more.notify_one();
+}
+
+void TimedRunner::Detach(std::function<int()> work) {
+  if (timeout_ms_ == 0) {
+    work();
+    return;
+  }
+  auto item = std::make_shared<Work>();
+  item->run = std::move(work);
+  const std::lock_guard lock(state_->mu);
+  Push(item);
+}
+
 TimedRunner::Outcome TimedRunner::Run(std::function<int()> work, std::function<void(int)> late, int* result) {
   if (timeout_ms_ == 0) {
     *result = work();
@@ -115,9 +132,7 @@ TimedRunner::Outcome TimedRunner::Run(std::function<int()> work, std::function<v
   item->late = std::move(late);
   std::unique_lock lock(state_->mu);
   if (state_->hung > 0) return Outcome::kRefused;
-  state_->queue.push_back(item);
-  if (state_->idle < state_->queue.size()) std::thread(State::Serve, state_).detach();
-  state_->more.notify_one();
+  Push(item);
   if (item->done.wait_for(lock, std::chrono::milliseconds(timeout_ms_), [&] { return item->ended; })) {
     *result = item->result;
     return Outcome::kEnded;

@@ -56,10 +56,15 @@ class TimedRunner {
   // *result is ETIMEDOUT for both of those.
   Outcome Run(std::function<int()> work, std::function<void(int)> late, int* result);
 
+  // Work that nobody waits for, and that may take long: on a thread of its own where there is a time-out.
+  void Detach(std::function<int()> work);
+
   bool Hung() const;
 
  private:
   struct State;
+  struct Work;
+  void Push(const std::shared_ptr<Work>& work);  // under the state's lock
   const unsigned timeout_ms_;
   const std::shared_ptr<State> state_;  // shared with the threads, which may outlive this
 };

@@ -195,7 +195,7 @@ int Journal::Write(RecordKind kind, const Payload& payload) {
   header.length = static_cast<uint32_t>(payload.size());
   header.crc = Crc32c(payload.data(), payload.size(), Crc32c(&header, offsetof(RecordHeader, crc)));
   memcpy(block, &header, sizeof header);
-  memcpy(block + sizeof header, payload.data(), payload.size());
+  if (!payload.empty()) memcpy(block + sizeof header, payload.data(), payload.size());
   if (int err = store_->file_->Write(store_->At(segment.slot) + kHeader + segment.used * kHeader, kHeader, block)) return err;
   // Counted only now: after a failure the same block and number are written again.
   sequence_++;

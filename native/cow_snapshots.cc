@@ -111,7 +111,7 @@ int Volume::Take(const std::vector<SnapshotRequest>& requests, const Uuid& group
     Volume& volume = *requests[i].volume;
     if (volume.store_->journal().Delete(taken[i]->id) != 0) volume.Owe(RecordKind::kDelete, taken[i]->id, 0, "");
     volume.Remove(taken[i], SnapshotState::kDeleted);
-    volume.Sweep(taken[i]->epoch, taken[i]->epoch);
+    volume.Sweep(taken[i]->epoch, taken[i]->epoch, false);
   }
   return err;
 }
@@ -125,7 +125,8 @@ void Volume::Remove(const std::shared_ptr<Snapshot>& snapshot, SnapshotState sta
   needs_version_.fetch_add(1);
 }
 
-void Volume::Sweep(uint32_t low, uint32_t high) {
+// `wait`: the space is given back when it returns.
+void Volume::Sweep(uint32_t low, uint32_t high, bool wait) {
   std::map<size_t, uint32_t> regions;
   const bool note = tracker_.HasFile() && store_->options().persistent;
   std::vector<uint32_t> slots = store_->index().Sweep(low, high, [&](uint64_t chunk, uint32_t from, uint32_t to) {
@@ -138,7 +139,11 @@ void Volume::Sweep(uint32_t low, uint32_t high) {
     return true;
   });
   if (!regions.empty()) tracker_.NoteRegions(regions);
-  store_->Free(std::move(slots));
+  if (wait) {
+    store_->FreeNow(std::move(slots));
+  } else {
+    store_->Free(std::move(slots));
+  }
 }
 
 int Volume::Delete(const Uuid& id) {
@@ -146,7 +151,7 @@ int Volume::Delete(const Uuid& id) {
   if (!snapshot) return ENOENT;
   if (int err = store_->journal().Delete(id)) return err;
   Remove(snapshot, SnapshotState::kDeleted);
-  Sweep(snapshot->epoch, snapshot->epoch);
+  Sweep(snapshot->epoch, snapshot->epoch, true);
   return 0;
 }
 
@@ -169,7 +174,7 @@ int Volume::Release(const Uuid& id, const std::vector<std::pair<uint64_t, uint64
   snapshot->has_released.store(true);
   any_released_.store(true);
   needs_version_.fetch_add(1);
-  Sweep(snapshot->epoch, snapshot->epoch);
+  Sweep(snapshot->epoch, snapshot->epoch, true);
   return 0;
 }
 
@@ -242,7 +247,7 @@ void Volume::RunJanitor() {
       const auto [low, high] = sweeps_.front();
       sweeps_.pop_front();
       lock.unlock();
-      Sweep(low, high);
+      Sweep(low, high, false);
       lock.lock();
       continue;
     }

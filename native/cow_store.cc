@@ -159,13 +159,10 @@ int Store::Copy(const std::shared_ptr<CopyBatch>& batch, const std::vector<CopyS
     return err;
   }
   if (err != 0) {
-    int ignored = 0;
-    runner_.Run(
-        [self, slots = *slots, first] {
-          self->Fail(slots, first);
-          return 0;
-        },
-        [](int) {}, &ignored);
+    runner_.Detach([self, slots = *slots, first] {
+      self->Fail(slots, first);
+      return 0;
+    });
     return err;
   }
   std::vector<uint32_t> twice;
@@ -265,13 +262,10 @@ void Store::AddFree(uint32_t slot, uint32_t count) {
 
 void Store::Free(std::vector<uint32_t> slots) {
   if (slots.empty()) return;
-  int ignored = 0;
-  runner_.Run(
-      [self = shared_from_this(), slots = std::move(slots)] {
-        self->FreeNow(slots);
-        return 0;
-      },
-      [](int) {}, &ignored);
+  runner_.Detach([self = shared_from_this(), slots = std::move(slots)] {
+    self->FreeNow(slots);
+    return 0;
+  });
 }
 
 void Store::FreeNow(std::vector<uint32_t> slots) {

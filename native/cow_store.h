@@ -98,8 +98,9 @@ class Store : public std::enable_shared_from_this<Store> {
   // it does not match its checksums.
   int ReadCopy(uint64_t chunk, uint32_t epoch, size_t skip, size_t length, uint8_t* into, std::string* why);
 
-  // Gives slots back that are out of the index; a store that hangs keeps them until the next start.
+  // Gives slots back that are out of the index. Free does not wait for a store that may hang.
   void Free(std::vector<uint32_t> slots);
+  void FreeNow(std::vector<uint32_t> slots);
 
   Index& index() { return index_; }
   Journal& journal() { return *journal_; }
@@ -130,7 +131,6 @@ class Store : public std::enable_shared_from_this<Store> {
   int Take(uint32_t count, bool whole, bool limited, std::vector<Run>* runs);
   int Commit();
   void Fail(const std::vector<uint32_t>& slots, uint64_t first);
-  void FreeNow(std::vector<uint32_t> slots);
   void AddFree(uint32_t slot, uint32_t count);  // under mu_
   int ZeroSlots(uint32_t slot, uint32_t count);
   void Landed(uint64_t sequence);

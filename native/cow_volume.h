@@ -197,7 +197,7 @@ class Volume : public std::enable_shared_from_this<Volume> {
   void Owe(RecordKind kind, const Uuid& id, int error, const std::string& why);
   void Remove(const std::shared_ptr<Snapshot>& snapshot, SnapshotState state);
   void RefreshNewest();  // under snap_mu_
-  void Sweep(uint32_t low, uint32_t high);
+  void Sweep(uint32_t low, uint32_t high, bool wait);
   void CheckLowWater();
   void Tell(const Event& event) {
     if (listener_) listener_(event);
