@@ -1,306 +1,25 @@
-// CowVolume, its disks and the machine of the tests, for JavaScript. Every call that may block runs on libuv's threads and
-// is a promise; arguments are checked here.
+// CowVolume, for JavaScript. Every call that may block is a promise; arguments are checked here.
 #include "cow_object.h"
 
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <cstring>
-#include <functional>
 #include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "cow_disks.h"
-#include "cow_model.h"
+#include "cow_disk_object.h"
+#include "cow_machine_object.h"
+#include "cow_task.h"
 #include "cow_volume.h"
-#include "js_value.h"
 
 namespace asof {
 namespace {
 
 using namespace cow;  // NOLINT: this file is the border of that namespace
 
-constexpr napi_type_tag kDiskTag = {0x41d0a7c2f5e84b93, 0x9c7e16d2038fb5a4};
 constexpr napi_type_tag kVolumeTag = {0x6b2f90e1c47d4a58, 0x8e31d5f7a20c9b64};
-constexpr napi_type_tag kMachineTag = {0x2d95b8e60f1c47a3, 0xb704e3c19a5d8f26};
-
-bool Tagged(const Napi::Value& value, const napi_type_tag& tag) {
-  bool tagged = false;
-  return value.IsObject() && napi_check_object_type_tag(value.Env(), value, &tag, &tagged) == napi_ok && tagged;
-}
-
-const char* ErrnoName(int error) {
-  const char* name = strerrorname_np(error);
-  return name ? name : "EIO";
-}
-
-// One promise: `work` on another thread gives 0 or an errno and a message, `done` makes the value. `keep` is held until then.
-class Task final : public Napi::AsyncWorker {
- public:
-  using Work = std::function<int(std::string* why)>;
-  using Done = std::function<Napi::Value(Napi::Env)>;
-
-  static Napi::Value Start(Napi::Env env, Work work, Done done, const Napi::Value& keep = {}, const char* code = nullptr) {
-    auto* task = new Task(env, std::move(work), std::move(done), code);
-    if (!keep.IsEmpty()) task->keep_ = Napi::Reference<Napi::Value>::New(keep, 1);
-    task->Queue();
-    return task->deferred_.Promise();
-  }
-
-  void Execute() override { error_ = work_(&why_); }
-
-  void OnOK() override {
-    Napi::HandleScope scope(Env());
-    if (error_ == 0) {
-      deferred_.Resolve(done_ ? done_(Env()) : Env().Undefined());
-    } else {
-      if (why_.empty()) why_ = strerror(error_);
-      deferred_.Reject(MakeError(Env(), code_ && error_ == EIO ? code_ : ErrnoName(error_), why_).Value());
-    }
-  }
-
- private:
-  Task(Napi::Env env, Work work, Done done, const char* code)
-      : AsyncWorker(env), deferred_(env), work_(std::move(work)), done_(std::move(done)), code_(code) {}
-
-  Napi::Promise::Deferred deferred_;
-  Napi::Reference<Napi::Value> keep_;
-  const Work work_;
-  const Done done_;
-  const char* const code_;
-  int error_ = 0;
-  std::string why_;
-};
-
-bool Bytes(const Napi::Value& value, uint8_t** data, size_t* length) {
-  if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array) return false;
-  auto array = value.As<Napi::Uint8Array>();
-  *data = array.Data();
-  *length = array.ByteLength();
-  return true;
-}
-
-bool Id(const Napi::Value& value, Uuid* id) { return value.IsString() && ParseUuid(value.As<Napi::String>().Utf8Value(), id); }
-
-class MachineObject : public Napi::ObjectWrap<MachineObject> {
- public:
-  static Napi::Function Define(Napi::Env env) {
-    return DefineClass(env, "CowMachine",
-                       {
-                           InstanceMethod<&MachineObject::Cut>("cut"),
-                           InstanceMethod<&MachineObject::SetFaults>("setFaults"),
-                           InstanceMethod<&MachineObject::GetBytes>("bytes"),
-                           InstanceMethod<&MachineObject::SetBytes>("setBytes"),
-                       });
-  }
-
-  explicit MachineObject(const Napi::CallbackInfo& info) : ObjectWrap(info) {
-    napi_type_tag_object(info.Env(), info.This(), &kMachineTag);
-    if (info[0].IsExternal()) {
-      machine_ = *info[0].As<Napi::External<std::shared_ptr<Machine>>>().Data();
-      return;
-    }
-    std::vector<uint64_t> sizes;
-    if (info[0].IsArray()) {
-      const auto list = info[0].As<Napi::Array>();
-      for (uint32_t i = 0; i < list.Length(); i++) {
-        uint64_t size;
-        if (!ToInteger(list.Get(i), 1 << 30, &size)) break;
-        sizes.push_back(size);
-      }
-    }
-    if (sizes.empty()) {
-      Throw(info.Env(), "EINVAL", "CowMachine takes the sizes of its files, each at most 1 GiB");
-      return;
-    }
-    machine_ = std::make_shared<Machine>(sizes);
-  }
-
-  std::shared_ptr<Machine> machine() const { return machine_; }
-
- private:
-  Napi::Value Cut(const Napi::CallbackInfo& info) {
-    uint64_t seed;
-    if (!ToInteger(info[0], kMaxOffset, &seed)) return Throw(info.Env(), "EINVAL", "cut takes a seed");
-    std::shared_ptr<Machine> next = machine_->Cut(seed);
-    return info.This().As<Napi::Object>().Get("constructor").As<Napi::Function>().New(
-        {Napi::External<std::shared_ptr<Machine>>::New(info.Env(), &next)});
-  }
-
-  bool File(const Napi::CallbackInfo& info, size_t* file) {
-    uint64_t index;
-    if (!ToInteger(info[0], machine_->Files() - 1, &index)) {
-      Throw(info.Env(), "EINVAL", "there is no such file");
-      return false;
-    }
-    *file = index;
-    return true;
-  }
-
-  void SetFaults(const Napi::CallbackInfo& info) {
-    size_t file;
-    if (!File(info, &file)) return;
-    const auto options = info[1].As<Napi::Object>();
-    const auto number = [&](const char* name) {
-      const Napi::Value value = options.Get(name);
-      return value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : 0;
-    };
-    const auto flag = [&](const char* name) { return options.Get(name).ToBoolean().Value(); };
-    Faults faults;
-    faults.read_ms = static_cast<unsigned>(number("readMs"));
-    faults.write_ms = static_cast<unsigned>(number("writeMs"));
-    faults.sync_ms = static_cast<unsigned>(number("syncMs"));
-    faults.read_error = static_cast<int>(number("readError"));
-    faults.write_error = static_cast<int>(number("writeError"));
-    faults.sync_error = static_cast<int>(number("syncError"));
-    faults.after = static_cast<uint64_t>(number("after"));
-    faults.capacity = static_cast<uint64_t>(number("capacity"));
-    faults.hang = flag("hang");
-    faults.drop_sync = flag("dropSync");
-    faults.no_punch = flag("noPunch");
-    machine_->SetFaults(file, faults);
-  }
-
-  Napi::Value GetBytes(const Napi::CallbackInfo& info) {
-    size_t file;
-    if (!File(info, &file)) return info.Env().Undefined();
-    const std::vector<uint8_t> bytes = machine_->Bytes(file);
-    return Napi::Buffer<uint8_t>::Copy(info.Env(), bytes.data(), bytes.size());
-  }
-
-  void SetBytes(const Napi::CallbackInfo& info) {
-    size_t file;
-    uint8_t* data;
-    size_t length;
-    if (!File(info, &file)) return;
-    if (!Bytes(info[1], &data, &length)) {
-      Throw(info.Env(), "EINVAL", "setBytes takes a file's number and a Uint8Array");
-      return;
-    }
-    machine_->SetBytes(file, std::vector<uint8_t>(data, data + length));
-  }
-
-  std::shared_ptr<Machine> machine_;
-};
-
-class DiskObject : public Napi::ObjectWrap<DiskObject> {
- public:
-  struct Init {
-    std::shared_ptr<Disk> disk;
-    std::shared_ptr<SnapshotDisk> snapshot;
-    std::shared_ptr<WritableDisk> live;
-  };
-
-  static Napi::Function Define(Napi::Env env) {
-    return DefineClass(env, "NativeCowDisk",
-                       {
-                           InstanceMethod<&DiskObject::Read>("read"),
-                           InstanceMethod<&DiskObject::Write>("write"),
-                           InstanceMethod<&DiskObject::WriteZeroes>("writeZeroes"),
-                           InstanceMethod<&DiskObject::Flush>("flush"),
-                           InstanceMethod<&DiskObject::Defects>("defects"),
-                           InstanceMethod<&DiskObject::SetAllocated>("setAllocated"),
-                           InstanceMethod<&DiskObject::Close>("close"),
-                       });
-  }
-
-  explicit DiskObject(const Napi::CallbackInfo& info) : ObjectWrap(info) {
-    if (!info[0].IsExternal()) {
-      Throw(info.Env(), "EINVAL", "a disk is opened by CowVolume");
-      return;
-    }
-    init_ = *info[0].As<Napi::External<Init>>().Data();
-    napi_type_tag_object(info.Env(), info.This(), &kDiskTag);
-  }
-
-  const Init& init() const { return init_; }
-
- private:
-  bool Range(const Napi::CallbackInfo& info, uint64_t length, uint64_t* offset) {
-    const uint64_t size = init_.disk->Size();
-    if (ToInteger(info[0], size, offset) && length <= size - *offset) return true;
-    Throw(info.Env(), "OUT_OF_RANGE", "the range does not lie within the disk");
-    return false;
-  }
-
-  Napi::Value Read(const Napi::CallbackInfo& info) {
-    Napi::Env env = info.Env();
-    uint8_t* data;
-    size_t length;
-    uint64_t offset;
-    if (!Bytes(info[1], &data, &length)) return Throw(env, "EINVAL", "read takes an offset and a Uint8Array");
-    if (!Range(info, length, &offset)) return env.Undefined();
-    return Task::Start(
-        env,
-        [init = init_, data, length, offset](std::string* why) {
-          const int err = init.disk->Read(offset, length, data, nullptr);
-          if (err == EIO && init.snapshot) {
-            for (const DiskDefect& defect : init.snapshot->Defects()) {
-              if (defect.offset < offset + length && offset < defect.offset + defect.length) *why = defect.why;
-            }
-            if (why->empty()) *why = "the range has been released";
-          }
-          return err;
-        },
-        {}, info[1], "DAMAGED");
-  }
-
-  bool Live(const Napi::CallbackInfo& info) {
-    if (init_.live) return true;
-    Throw(info.Env(), "EROFS", "a snapshot cannot be written");
-    return false;
-  }
-
-  Napi::Value Write(const Napi::CallbackInfo& info) {
-    Napi::Env env = info.Env();
-    uint8_t* data;
-    size_t length;
-    uint64_t offset;
-    if (!Live(info)) return env.Undefined();
-    if (!Bytes(info[1], &data, &length)) return Throw(env, "EINVAL", "write takes an offset and a Uint8Array");
-    if (!Range(info, length, &offset)) return env.Undefined();
-    return Task::Start(
-        env, [live = init_.live, data, length, offset](std::string*) { return live->Write(offset, length, data); }, {}, info[1]);
-  }
-
-  Napi::Value WriteZeroes(const Napi::CallbackInfo& info) {
-    Napi::Env env = info.Env();
-    uint64_t offset, length;
-    if (!Live(info)) return env.Undefined();
-    if (!ToInteger(info[1], kMaxOffset, &length)) return Throw(env, "EINVAL", "writeZeroes takes an offset and a length");
-    if (!Range(info, length, &offset)) return env.Undefined();
-    const bool punch = info[2].ToBoolean();
-    return Task::Start(
-        env, [live = init_.live, offset, length, punch](std::string*) { return live->WriteZeroes(offset, length, punch); }, {});
-  }
-
-  Napi::Value Flush(const Napi::CallbackInfo& info) {
-    if (!Live(info)) return info.Env().Undefined();
-    return Task::Start(info.Env(), [live = init_.live](std::string*) { return live->Flush(); }, {});
-  }
-
-  Napi::Value Defects(const Napi::CallbackInfo& info) {
-    Napi::Env env = info.Env();
-    const std::vector<DiskDefect> defects = init_.snapshot ? init_.snapshot->Defects() : std::vector<DiskDefect>();
-    Napi::Array list = Napi::Array::New(env, defects.size());
-    for (uint32_t i = 0; i < defects.size(); i++) {
-      Napi::Object entry = Napi::Object::New(env);
-      entry.Set("offset", static_cast<double>(defects[i].offset));
-      entry.Set("length", static_cast<double>(defects[i].length));
-      entry.Set("why", defects[i].why);
-      list.Set(i, entry);
-    }
-    return list;
-  }
-
-  // The engine's disks are told; these know.
-  void SetAllocated(const Napi::CallbackInfo&) {}
-  void Close(const Napi::CallbackInfo&) { init_.disk->Close(); }
-
-  Init init_;
-};
 
 // The constructors that methods need, one set for each environment.
 struct Classes {
@@ -408,14 +127,8 @@ class VolumeObject : public Napi::ObjectWrap<VolumeObject> {
       *file = std::make_unique<PosixFile>(own);
       return true;
     }
-    if (!value.IsObject()) return false;
-    const Napi::Value machine = value.As<Napi::Object>().Get("machine");
-    uint64_t index;
-    if (!Tagged(machine, kMachineTag) || !ToInteger(value.As<Napi::Object>().Get("file"), 64, &index)) return false;
-    const std::shared_ptr<Machine> model = MachineObject::Unwrap(machine.As<Napi::Object>())->machine();
-    if (index >= model->Files()) return false;
-    *file = model->Open(index);
-    return true;
+    *file = OpenModelFile(value);
+    return *file != nullptr;
   }
 
   static Napi::Value Open(const Napi::CallbackInfo& info) {
@@ -534,14 +247,9 @@ class VolumeObject : public Napi::ObjectWrap<VolumeObject> {
     return false;
   }
 
-  Napi::Value NewDisk(Napi::Env env, DiskObject::Init init) {
-    return classes_->disk.New({Napi::External<DiskObject::Init>::New(env, &init)});
-  }
-
   Napi::Value Live(const Napi::CallbackInfo& info) {
     if (!Ready(info)) return info.Env().Undefined();
-    auto live = std::make_shared<LiveDisk>(volume_);
-    return NewDisk(info.Env(), {live, nullptr, live});
+    return NewCowDisk(classes_->disk.Value(), nullptr, std::make_shared<LiveDisk>(volume_));
   }
 
   Napi::Value OpenDisk(const Napi::CallbackInfo& info) {
@@ -550,7 +258,7 @@ class VolumeObject : public Napi::ObjectWrap<VolumeObject> {
     if (!Id(info[0], &id)) return Throw(info.Env(), "EINVAL", "disk takes a snapshot's UUID");
     auto disk = OpenSnapshotDisk(volume_, id);
     if (!disk) return Throw(info.Env(), "ENOENT", "the volume has no snapshot " + UuidText(id));
-    return NewDisk(info.Env(), {disk, disk, nullptr});
+    return NewCowDisk(classes_->disk.Value(), std::move(disk), nullptr);
   }
 
   Napi::Value List(const Napi::CallbackInfo& info) {
@@ -673,20 +381,12 @@ class VolumeObject : public Napi::ObjectWrap<VolumeObject> {
 
 }  // namespace
 
-std::shared_ptr<Disk> UnwrapCowDisk(Napi::Value value) {
-  return Tagged(value, kDiskTag) ? DiskObject::Unwrap(value.As<Napi::Object>())->init().disk : nullptr;
-}
-
-std::shared_ptr<WritableDisk> UnwrapWritableDisk(Napi::Value value) {
-  return Tagged(value, kDiskTag) ? DiskObject::Unwrap(value.As<Napi::Object>())->init().live : nullptr;
-}
-
 void InitCow(Napi::Env env, Napi::Object exports) {
   auto* classes = new Classes;
-  classes->disk = Napi::Persistent(DiskObject::Define(env));
+  classes->disk = Napi::Persistent(DefineCowDisk(env));
   classes->volume = Napi::Persistent(VolumeObject::Define(env, classes));
   exports.Set("CowVolume", classes->volume.Value());
-  exports.Set("CowMachine", MachineObject::Define(env));
+  exports.Set("CowMachine", DefineCowMachine(env));
   env.AddCleanupHook([classes] { delete classes; });
 }
 
