@@ -9,14 +9,14 @@
 
 namespace asof::fuse {
 
-int Mount(const std::string& mount_point, const std::string& source, bool allow_other, int* fd) {
+int Mount(const std::string& mount_point, const std::string& source, bool allow_other, bool writable, int* fd) {
   const int device = open("/dev/fuse", O_RDWR | O_CLOEXEC);
   if (device < 0) return errno;
   // default_permissions: the kernel checks modes, so that ACCESS need not be asked.
   std::string options = "fd=" + std::to_string(device) + ",rootmode=40555,user_id=" + std::to_string(geteuid()) +
                         ",group_id=" + std::to_string(getegid()) + ",default_permissions";
   if (allow_other) options += ",allow_other";
-  const unsigned long flags = MS_RDONLY | MS_NOSUID | MS_NODEV;
+  const unsigned long flags = (writable ? 0 : MS_RDONLY) | MS_NOSUID | MS_NODEV;
   if (mount(source.c_str(), mount_point.c_str(), "fuse.asof", flags, options.c_str()) != 0) {
     const int error = errno;
     close(device);

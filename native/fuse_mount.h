@@ -6,8 +6,8 @@
 
 namespace asof::fuse {
 
-// Opens /dev/fuse and mounts it on the directory `mount_point`: 0 and *fd, or an errno.
-int Mount(const std::string& mount_point, const std::string& source, bool allow_other, int* fd);
+// Opens /dev/fuse and mounts it on the directory `mount_point`, read-only unless `writable`: 0 and *fd, or an errno.
+int Mount(const std::string& mount_point, const std::string& source, bool allow_other, bool writable, int* fd);
 
 // 0, or an errno: EBUSY while anything in it is in use, unless `lazy`; EINVAL where nothing is mounted.
 int Unmount(const std::string& mount_point, bool lazy);

@@ -24,10 +24,10 @@ void Passthrough::Release(uint64_t node) {
   const auto found = inodes_.find(node);
   if (found == inodes_.end() || found->second.handles == 0) return;
   Inode& inode = found->second;
-  if (--inode.handles > 0 || inode.backing == 0) return;
-  const uint32_t id = static_cast<uint32_t>(inode.backing);
+  if (--inode.handles > 0) return;
+  if (const uint32_t id = static_cast<uint32_t>(inode.backing)) ioctl(device_, kBackingClose, &id);
   inode.backing = 0;
-  ioctl(device_, kBackingClose, &id);
+  if (!inode.refused) inodes_.erase(found);  // the node may be gone for good
 }
 
 }  // namespace asof::fuse

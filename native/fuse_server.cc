@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -26,28 +27,43 @@ Reply Payload(const T& value, uint8_t* out) {
   return {0, sizeof value, false};
 }
 
-uint32_t ModeOf(Kind kind) { return kind == Kind::kDirectory ? S_IFDIR | 0555 : S_IFREG | 0444; }
+uint32_t ModeOf(const Node& node) {
+  if (node.kind == Kind::kDirectory) return S_IFDIR | 0555;
+  return S_IFREG | (node.writable ? 0600 : 0444);
+}
+
+// As a writer is told: that there is no room may be mended, all else is the disk's failure.
+int WriterError(int error) { return error == 0 || error == ENOSPC ? error : EIO; }
+
+int64_t NowMilliseconds() {
+  timespec now;
+  clock_gettime(CLOCK_REALTIME_COARSE, &now);
+  return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
 
 uint64_t Blocks(uint64_t bytes) { return bytes / 512 + (bytes % 512 != 0); }
 
 }  // namespace
 
 struct Server::Handle {
-  const Node* node;
-  bool shared;                     // Passthrough::Open was called
-  std::unique_ptr<Reader> reader;  // of a disk
-  std::string text;                // of a text: what it said when it was opened
+  explicit Handle(NodePtr of) : node(std::move(of)) {}
+
+  const NodePtr node;
+  bool shared = false;                // Passthrough::Open was called
+  std::unique_ptr<Reader> reader{};   // of a disk
+  std::string text{};                 // of a text: what it said when it was opened
+  std::atomic<bool> written = false;  // since the last flush
 };
 
-Server::Server(Tree* tree, Host* host, Passthrough* passthrough, uint32_t uid, uint32_t gid, unsigned slow)
+Server::Server(Tree* tree, Host* host, Passthrough* passthrough, uint32_t uid, uint32_t gid, unsigned slow,
+               bool writable)
     : tree_(tree),
       host_(host),
       passthrough_(passthrough),
       uid_(uid),
       gid_(gid),
       slow_(static_cast<int>(slow)),
-      text_sizes_(new std::atomic<uint64_t>[tree->size() + 1]()),
-      waited_(new std::atomic<bool>[tree->size() + 1]()) {}
+      writable_(writable) {}
 
 Server::~Server() {
   for (Handle* handle : handles_) delete handle;
@@ -85,13 +101,30 @@ Reply Server::Answer(const Request& request, uint8_t* out, size_t capacity) {
       return FileSystem(out);
     case FUSE_ACCESS: {
       const auto* in = request.As<fuse_access_in>();
-      return Error(!in ? EINVAL : in->mask & W_OK ? EROFS : 0);
+      const NodePtr node = tree_->Find(request.header.nodeid);
+      return Error(!in ? EINVAL : in->mask & W_OK && !(node && node->writable) ? EROFS : 0);
     }
     case FUSE_FORGET:
     case FUSE_BATCH_FORGET:
       Forget(request);
       return {0, 0, true};
     case FUSE_WRITE:
+      return Write(request, out);
+    case FUSE_SETATTR:
+      return SetAttributes(request, out);
+    case FUSE_FALLOCATE:
+      return Allocate(request);
+    case FUSE_FSYNC: {
+      if (!writable_) return Error(ENOSYS);
+      const auto* in = request.As<fuse_fsync_in>();
+      return Sync(in ? HandleOf(in->fh) : nullptr);
+    }
+    case FUSE_FLUSH: {
+      if (!writable_) return Error(ENOSYS);
+      const auto* in = request.As<fuse_flush_in>();
+      Handle* handle = in ? HandleOf(in->fh) : nullptr;
+      return handle && !handle->written ? Reply{} : Sync(handle);
+    }
     case FUSE_CREATE:
     case FUSE_MKNOD:
     case FUSE_MKDIR:
@@ -101,68 +134,68 @@ Reply Server::Answer(const Request& request, uint8_t* out, size_t capacity) {
     case FUSE_RMDIR:
     case FUSE_RENAME:
     case FUSE_RENAME2:
-    case FUSE_SETATTR:
     case FUSE_SETXATTR:
     case FUSE_REMOVEXATTR:
-    case FUSE_FALLOCATE:
-    case FUSE_COPY_FILE_RANGE:
     case FUSE_TMPFILE:
       return Error(EROFS);
     default:
-      // FLUSH, extended attributes, STATX, INTERRUPT, locks, ioctl and what is still to be invented: the kernel
-      // does by itself, or goes without, what is refused with ENOSYS.
+      // Extended attributes, STATX, INTERRUPT, COPY_FILE_RANGE, locks, ioctl and what is still to be invented: the
+      // kernel does by itself, or goes without, what is refused with ENOSYS.
       return Error(ENOSYS);
   }
 }
 
 Reply Server::Lookup(const Request& request, uint8_t* out) {
-  const Node* directory = tree_->Find(request.header.nodeid);
+  const uint64_t parent = request.header.nodeid;
+  const NodePtr directory = tree_->Find(parent);
   if (!directory || directory->kind != Kind::kDirectory) return Error(directory ? ENOTDIR : ENOENT);
   const char* text = reinterpret_cast<const char*>(request.rest);
   const std::string name(text, strnlen(text, request.rest_length));
   if (name.size() == request.rest_length) return Error(EINVAL);
 
-  const uint64_t parent = request.header.nodeid;
   fuse_entry_out entry{};
-  const auto listed = directory->by_name.find(name);
-  if (listed != directory->by_name.end()) {
-    const Node& node = *tree_->Find(listed->second);
-    const bool alias = tree_->IsAlias(parent) && node.kind == Kind::kDirectory;
-    Entry(node, alias ? tree_->Alias(parent, name, node.id) : node.id, kForever, &entry);
-    return Payload(entry, out);
+  NodePtr node = tree_->Child(parent, name);
+  bool alias = tree_->IsAlias(parent);
+  uint64_t seconds = kForever;
+  if (!node) {
+    if (name[0] != '@') {
+      entry.entry_valid = kForever;  // node 0: "there is no such name", to be remembered
+      return Payload(entry, out);
+    }
+    uint64_t id = 0;
+    if (const int error = host_->Find(directory->id, name, &id)) return Error(error);
+    if (id != 0 && id != FUSE_ROOT_ID && !tree_->IsAlias(id)) node = tree_->Find(id);
+    if (!node || node->removed) return Error(ENOENT);
+    alias = true;
+    seconds = kResolved;
   }
-  if (name[0] != '@') {
-    entry.entry_valid = kForever;  // node 0: "there is no such name", to be remembered
-    return Payload(entry, out);
-  }
-  uint64_t id = 0;
-  if (const int error = host_->Find(directory->id, name, &id)) return Error(error);
-  const Node* node = id ? tree_->Find(id) : nullptr;
-  if (!node || tree_->IsAlias(id) || id == FUSE_ROOT_ID) return Error(ENOENT);
-  const bool alias = node->kind == Kind::kDirectory;
-  Entry(*node, alias ? tree_->Alias(parent, name, id) : id, kResolved, &entry);
+  uint64_t number = node->id;
+  if (alias && node->kind == Kind::kDirectory) number = tree_->Alias(parent, name, node->id);
+  if (number == 0) return Error(ENOENT);
+  Entry(*node, number, seconds, &entry);
   return Payload(entry, out);
 }
 
-void Server::Entry(const Node& node, uint64_t number, uint64_t name_seconds, fuse_entry_out* out) {
+void Server::Entry(Node& node, uint64_t number, uint64_t name_seconds, fuse_entry_out* out) {
   out->nodeid = number;
   out->entry_valid = name_seconds;
   out->attr_valid = Attributes(node, 0, &out->attr) ? kForever : 0;
 }
 
-bool Server::Attributes(const Node& node, unsigned wait_ms, fuse_attr* attr) {
+bool Server::Attributes(Node& node, unsigned wait_ms, fuse_attr* attr) {
   *attr = {};
   attr->ino = node.id;
-  int64_t seconds = node.modified_ms / 1000;
-  int64_t milliseconds = node.modified_ms % 1000;
+  const int64_t modified = node.modified_ms;
+  int64_t seconds = modified / 1000;
+  int64_t milliseconds = modified % 1000;
   if (milliseconds < 0) {
     milliseconds += 1000;
     --seconds;
   }
   attr->atime = attr->mtime = attr->ctime = static_cast<uint64_t>(seconds);
   attr->atimensec = attr->mtimensec = attr->ctimensec = static_cast<uint32_t>(milliseconds) * 1000000;
-  attr->mode = ModeOf(node.kind);
-  attr->nlink = node.kind == Kind::kDirectory ? 2 + node.directories : 1;
+  attr->mode = ModeOf(node);
+  attr->nlink = node.removed ? 0 : node.kind == Kind::kDirectory ? 2 + node.directories : 1;
   attr->uid = uid_;
   attr->gid = gid_;
   attr->blksize = kBlock;
@@ -170,7 +203,7 @@ bool Server::Attributes(const Node& node, unsigned wait_ms, fuse_attr* attr) {
     case Kind::kDirectory:
       return true;
     case Kind::kText:
-      attr->size = text_sizes_[node.id];
+      attr->size = node.text_size;
       attr->blocks = Blocks(attr->size);
       return false;
     case Kind::kDisk:
@@ -179,21 +212,21 @@ bool Server::Attributes(const Node& node, unsigned wait_ms, fuse_attr* attr) {
   attr->size = node.disk->Size();
   uint64_t bytes = attr->size;
   bool known = node.disk->Allocated(&bytes, 0);
-  if (!known && wait_ms > 0 && !waited_[node.id]) {
+  if (!known && wait_ms > 0 && !node.waited) {
     // In vain only once a disk: the kernel asks for attributes at each open too. And never may all workers wait here,
     // or reads would stand still.
     if (waiting_.fetch_add(1) < slow_) {
       known = node.disk->Allocated(&bytes, wait_ms);
-      waited_[node.id] = !known;
+      node.waited = !known;
     }
     waiting_.fetch_sub(1);
   }
   attr->blocks = Blocks(bytes);
-  return known;
+  return known && !node.writable;
 }
 
 Reply Server::GetAttributes(const Request& request, uint8_t* out) {
-  const Node* node = tree_->Find(request.header.nodeid);
+  const NodePtr node = tree_->Find(request.header.nodeid);
   const auto* in = request.As<fuse_getattr_in>();
   if (!node || !in) return Error(node ? EINVAL : ENOENT);
   const Handle* handle = in->getattr_flags & FUSE_GETATTR_FH ? HandleOf(in->fh) : nullptr;
@@ -210,24 +243,27 @@ Reply Server::GetAttributes(const Request& request, uint8_t* out) {
   return Payload(answer, out);
 }
 
-int Server::Text(const Node& node, std::string* content) {
+int Server::Text(Node& node, std::string* content) {
   if (const int error = host_->Text(node.id, content)) return error;
-  text_sizes_[node.id] = content->size();
+  node.text_size = content->size();
   return 0;
 }
 
 Reply Server::Open(const Request& request, uint8_t* out) {
-  const Node* node = tree_->Find(request.header.nodeid);
+  const NodePtr node = tree_->Find(request.header.nodeid);
   const auto* in = request.As<fuse_open_in>();
   if (!node || !in) return Error(node ? EINVAL : ENOENT);
   if (node->kind == Kind::kDirectory) return Error(EISDIR);
-  if ((in->flags & O_ACCMODE) != O_RDONLY) return Error(EROFS);
+  if ((in->flags & O_ACCMODE) != O_RDONLY && !node->writable) return Error(EROFS);
 
-  auto handle = std::make_unique<Handle>(Handle{node, false, nullptr, {}});
+  auto handle = std::make_unique<Handle>(node);
   OpenOut opened{};
   if (node->kind == Kind::kText) {
     if (const int error = Text(*node, &handle->text)) return Error(error);
     opened.open_flags = FOPEN_DIRECT_IO;  // its end is where the handle's content ends, not where a cached size says
+  } else if (node->writable) {
+    opened.open_flags = FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES;
+    handle->reader = node->disk->OpenReader();
   } else {
     opened.open_flags = FOPEN_KEEP_CACHE;
     const int file = node->disk->WholeFile();
@@ -275,6 +311,75 @@ Reply Server::Read(const Request& request, uint8_t* out, size_t capacity) {
   return {0, length, false};
 }
 
+Reply Server::Write(const Request& request, uint8_t* out) {
+  const auto* in = request.As<fuse_write_in>();
+  if (!in) return Error(EINVAL);
+  Handle* handle = HandleOf(in->fh);
+  if (!handle) return Error(EBADF);
+  if (!handle->node->writable) return Error(EROFS);
+  size_t length;
+  const uint8_t* from = request.After<fuse_write_in>(&length);
+  if (length < in->size) return Error(EINVAL);
+  length = in->size;
+  WritableDisk& disk = *handle->node->writable;
+  const uint64_t size = disk.Size();
+  if (in->offset >= size && length > 0) return Error(ENOSPC);
+  length = static_cast<size_t>(std::min<uint64_t>(length, size - std::min(size, in->offset)));
+  if (length > 0) {
+    handle->written = true;  // some of it, if it fails
+    handle->node->modified_ms = NowMilliseconds();
+    if (const int error = disk.Write(in->offset, length, from)) return Error(WriterError(error));
+    if (in->flags & O_DSYNC) {
+      if (const int error = disk.Flush()) return Error(WriterError(error));
+    }
+  }
+  fuse_write_out answer{};
+  answer.size = static_cast<uint32_t>(length);
+  return Payload(answer, out);
+}
+
+Reply Server::Sync(Handle* handle) {
+  if (!handle) return Error(EBADF);
+  if (!handle->node->writable) return {};
+  handle->written = false;  // before: what is written meanwhile may miss this flush
+  const int error = handle->node->writable->Flush();
+  if (error) handle->written = true;
+  return Error(WriterError(error));
+}
+
+Reply Server::Allocate(const Request& request) {
+  const auto* in = request.As<fuse_fallocate_in>();
+  Handle* handle = in ? HandleOf(in->fh) : nullptr;
+  if (!handle) return Error(in ? EBADF : EINVAL);
+  if (!handle->node->writable) return Error(EROFS);
+  const bool keep = in->mode & FALLOC_FL_KEEP_SIZE;
+  const uint32_t mode = in->mode & ~static_cast<uint32_t>(FALLOC_FL_KEEP_SIZE);
+  // As a block device: what would only reserve space, or move what follows, cannot be.
+  if (mode != FALLOC_FL_ZERO_RANGE && !(mode == FALLOC_FL_PUNCH_HOLE && keep)) return Error(EOPNOTSUPP);
+  WritableDisk& disk = *handle->node->writable;
+  const uint64_t size = disk.Size();
+  const uint64_t room = size - std::min(size, in->offset);
+  if (in->length > room && !keep) return Error(ENOSPC);
+  const uint64_t length = std::min(in->length, room);
+  if (length == 0) return {};
+  handle->written = true;
+  handle->node->modified_ms = NowMilliseconds();
+  return Error(WriterError(disk.WriteZeroes(in->offset, length, mode == FALLOC_FL_PUNCH_HOLE)));
+}
+
+Reply Server::SetAttributes(const Request& request, uint8_t* out) {
+  const NodePtr node = tree_->Find(request.header.nodeid);
+  const auto* in = request.As<fuse_setattr_in>();
+  if (!node || !in) return Error(node ? EINVAL : ENOENT);
+  if (!node->writable) return Error(EROFS);
+  if (in->valid & (FATTR_MODE | FATTR_UID | FATTR_GID)) return Error(EPERM);
+  // The size that it has: so the kernel cleans up behind a write past the end.
+  if (in->valid & FATTR_SIZE && in->size != node->disk->Size()) return Error(EPERM);
+  fuse_attr_out answer{};  // times are ours to say
+  Attributes(*node, 0, &answer.attr);
+  return Payload(answer, out);
+}
+
 Reply Server::Release(const Request& request) {
   const auto* in = request.As<fuse_release_in>();
   Handle* handle = in ? HandleOf(in->fh) : nullptr;
@@ -290,40 +395,45 @@ Reply Server::Release(const Request& request) {
 
 Reply Server::ReadDirectory(const Request& request, uint8_t* out, size_t capacity, bool plus) {
   const uint64_t number = request.header.nodeid;
-  const Node* directory = tree_->Find(number);
+  const NodePtr directory = tree_->Find(number);
   const auto* in = request.As<fuse_read_in>();
   if (!in || !directory) return Error(directory ? EINVAL : ENOENT);
   if (directory->kind != Kind::kDirectory) return Error(ENOTDIR);
   const size_t limit = std::min<size_t>(in->size, capacity);
-  const size_t total = directory->children.size() + 2;
   const size_t head = plus ? FUSE_NAME_OFFSET_DIRENTPLUS : FUSE_NAME_OFFSET;
   const bool alias = tree_->IsAlias(number);
 
-  // The position is a count of entries: ".", "..", then the children.
   size_t length = 0;
-  for (uint64_t position = in->offset; position < total; ++position) {
-    const Node* node = position == 0   ? directory
-                       : position == 1 ? tree_->Find(directory->parent)
-                                       : tree_->Find(directory->children[position - 2]);
-    const std::string_view name = position == 0 ? "." : position == 1 ? ".." : std::string_view(node->name);
+  const auto put = [&](const Node& node, std::string_view name, uint64_t next, const fuse_entry_out& entry) {
     const size_t record = FUSE_DIRENT_ALIGN(head + name.size());
-    if (length + record > limit) break;
+    if (length + record > limit) return false;
     uint8_t* at = out + length;
     memset(at, 0, record);
-    if (plus) {
-      // Node 0: no attributes come with this one. An alias is counted by a look-up of its own.
-      fuse_entry_out entry{};
-      if (position >= 2 && !(alias && node->kind == Kind::kDirectory)) Entry(*node, node->id, kForever, &entry);
-      memcpy(at, &entry, sizeof entry);
-    }
+    if (plus) memcpy(at, &entry, sizeof entry);
     fuse_dirent dirent{};
-    dirent.ino = node->id;
-    dirent.off = position + 1;
+    dirent.ino = node.id;
+    dirent.off = next;
     dirent.namelen = static_cast<uint32_t>(name.size());
-    dirent.type = ModeOf(node->kind) >> 12;
+    dirent.type = ModeOf(node) >> 12;
     memcpy(at + head - FUSE_NAME_OFFSET, &dirent, FUSE_NAME_OFFSET);
     memcpy(at + head, name.data(), name.size());
     length += record;
+    return true;
+  };
+  // The position tells what comes next: 0 is ".", 1 is "..", from 2 on the child with that id or the next higher one,
+  // so that it means the same when others have come or gone. Node 0: no attributes come with this one.
+  const fuse_entry_out none{};
+  const uint64_t position = in->offset;
+  if (position < 1 && !put(*directory, ".", 1, none)) return {0, length, false};
+  if (position < 2) {
+    const NodePtr above = tree_->Find(directory->parent);
+    if (!put(above ? *above : *directory, "..", 2, none)) return {0, length, false};
+  }
+  for (const NodePtr& node : tree_->Children(number, position, limit / FUSE_DIRENT_ALIGN(head + 1))) {
+    fuse_entry_out entry{};
+    // An alias is counted by a look-up of its own.
+    if (plus && !(alias && node->kind == Kind::kDirectory)) Entry(*node, node->id, kForever, &entry);
+    if (!put(*node, node->name, node->id + 1, entry)) break;
   }
   return {0, length, false};
 }

@@ -1,12 +1,18 @@
 // Answers to the kernel's requests, whatever the road they came by (fuse_session.h reads /dev/fuse, fuse_uring.h a ring).
 //
-// The tree never changes, so names and attributes are given for as long as the kernel likes to keep them, with these
-// exceptions: a text's size (asked of JavaScript each time), a disk's st_blocks while they are being counted, and a
-// name that JavaScript resolved.
+// Names and attributes are given for as long as the kernel likes to keep them (what changes is told: fuse_notifier.h),
+// with these exceptions: a text's size (asked of JavaScript each time), a disk's st_blocks while they are being counted,
+// the attributes of a disk that may be written, and a name that JavaScript resolved.
 //
 // A read is whole or an error. A short answer would be taken for the end of the file (fs/fuse/file.c,
 // fuse_short_read), and the kernel would show zeros or a smaller file; after an error it asks page by page, so that
 // buffered readers lose exactly the pages that are damaged.
+//
+// A disk that may be written is a device that looks like a file. Its size never changes: a write past the end stops there,
+// then fails with ENOSPC; a truncation is refused with EPERM. Nothing of it stays in the page cache, and writers run side
+// by side (FOPEN_DIRECT_IO, FOPEN_PARALLEL_DIRECT_WRITES). fsync, a write with O_DSYNC (a loop device's FUA) and the
+// close of a handle that has written end when the disk has flushed. Its mode is 0600: whoever may write a volume owns
+// all that is on it, and reading it live shows every file of it. All else is read-only as ever: EROFS.
 #pragma once
 
 #include <atomic>
@@ -47,6 +53,14 @@ struct Request {
   const T* As() const {
     return op_length >= sizeof(T) ? reinterpret_cast<const T*>(op) : nullptr;
   }
+
+  // What follows the operation's structure, for which the request is long enough.
+  template <typename T>
+  const uint8_t* After(size_t* length) const {
+    const size_t skip = op == rest ? sizeof(T) : 0;
+    *length = rest_length - skip;
+    return rest + skip;
+  }
 };
 
 struct Reply {
@@ -57,8 +71,9 @@ struct Reply {
 
 class Server {
  public:
-  // `slow` is how many requests may wait for a count of blocks at once; see Attributes.
-  Server(Tree* tree, Host* host, Passthrough* passthrough, uint32_t uid, uint32_t gid, unsigned slow);
+  // `slow` is how many requests may wait for a count of blocks at once; see Attributes. `writable`: the tree may hold
+  // disks that can be written.
+  Server(Tree* tree, Host* host, Passthrough* passthrough, uint32_t uid, uint32_t gid, unsigned slow, bool writable);
   ~Server();
 
   // Answers anything but INIT into the `capacity` bytes at `out`. The request may lie in the same memory: it is read
@@ -75,6 +90,10 @@ class Server {
   Reply GetAttributes(const Request& request, uint8_t* out);
   Reply Open(const Request& request, uint8_t* out);
   Reply Read(const Request& request, uint8_t* out, size_t capacity);
+  Reply Write(const Request& request, uint8_t* out);
+  Reply Sync(Handle* handle);
+  Reply Allocate(const Request& request);
+  Reply SetAttributes(const Request& request, uint8_t* out);
   Reply Release(const Request& request);
   Reply ReadDirectory(const Request& request, uint8_t* out, size_t capacity, bool plus);
   Reply Seek(const Request& request, uint8_t* out);
@@ -82,11 +101,11 @@ class Server {
   void Forget(const Request& request);
 
   // Fills `attr`; false where it may change, so that the kernel must not keep it. `wait_ms`: how long st_blocks may take.
-  bool Attributes(const Node& node, unsigned wait_ms, fuse_attr* attr);
-  void Entry(const Node& node, uint64_t number, uint64_t name_seconds, fuse_entry_out* out);
+  bool Attributes(Node& node, unsigned wait_ms, fuse_attr* attr);
+  void Entry(Node& node, uint64_t number, uint64_t name_seconds, fuse_entry_out* out);
 
   // Asks JavaScript, and remembers the length for look-ups.
-  int Text(const Node& node, std::string* content);
+  int Text(Node& node, std::string* content);
 
   Handle* HandleOf(uint64_t number);
 
@@ -96,9 +115,8 @@ class Server {
   const uint32_t uid_;
   const uint32_t gid_;
   const int slow_;
+  const bool writable_;
   std::atomic<int> waiting_{0};
-  const std::unique_ptr<std::atomic<uint64_t>[]> text_sizes_;  // by node: what it last said, bytes
-  const std::unique_ptr<std::atomic<bool>[]> waited_;          // by node: its blocks were waited for, in vain
   bool skip_opendir_ = false;  // written before other workers run
 
   std::mutex mutex_;  // guards handles_; what a handle points to is the kernel's to keep open or release

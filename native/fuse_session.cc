@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -24,9 +25,12 @@ constexpr size_t kPage = 4096;
 constexpr uint32_t kMaxPages = 256;
 constexpr size_t kMaxRead = kMaxPages * kPage;
 constexpr size_t kRequestBytes = 64 * 1024;  // the kernel wants 8 KiB (FUSE_MIN_READ_BUFFER); forgets come in batches
-constexpr uint32_t kMaxWrite = kPage;        // nothing is ever written; it only sizes the kernel's minimum above
+constexpr uint32_t kNoWrite = kPage;         // where nothing is written it only sizes the kernel's minimum above
+constexpr uint32_t kMaxWrite = kMaxRead;
+constexpr size_t kWriteHead = sizeof(fuse_in_header) + sizeof(fuse_write_in);
 constexpr uint32_t kReadAhead = 8 << 20;
 constexpr unsigned kMaxThreads = 16;
+constexpr unsigned kWriterThreads = 8;  // at least: a writer waits for stable storage, and several share one flush
 
 // Interrupts a worker's system call, and does nothing else. Not one of those that Node or libuv handle.
 int WakeSignal() { return SIGRTMIN + 7; }
@@ -52,9 +56,10 @@ std::vector<int> AllowedCpus() {
   return cpus;
 }
 
-unsigned ThreadCount(unsigned wanted, size_t cpus) {
+unsigned ThreadCount(unsigned wanted, size_t cpus, bool writable) {
   // Two at least: one may wait for JavaScript.
-  if (wanted == 0) wanted = std::clamp<unsigned>(static_cast<unsigned>(cpus), 2, kMaxThreads);
+  const unsigned least = writable ? kWriterThreads : 2;
+  if (wanted == 0) wanted = std::clamp<unsigned>(static_cast<unsigned>(cpus), least, kMaxThreads);
   return std::min(wanted, 256u);
 }
 
@@ -68,17 +73,24 @@ bool MayPassThrough() {
 }  // namespace
 
 // A request, and an answer whose header ends where a page begins, so that the payload is page-aligned and header and
-// payload go out in one write.
+// payload go out in one write. Where something can be written, the same goes for what a request brings.
 struct Session::Buffers {
-  Buffers() : memory(static_cast<uint8_t*>(aligned_alloc(kPage, kRequestBytes + kPage + kMaxRead))) {}
+  explicit Buffers(bool writable)
+      : request_at(writable ? kPage - kWriteHead : 0),
+        request_bytes(writable ? kWriteHead + kMaxWrite : kRequestBytes),
+        payload_at(request_at + request_bytes + kPage),
+        memory(static_cast<uint8_t*>(aligned_alloc(kPage, payload_at + kMaxRead))) {}
   ~Buffers() { free(memory); }
   Buffers(const Buffers&) = delete;
   Buffers& operator=(const Buffers&) = delete;
 
-  uint8_t* request() { return memory; }
-  uint8_t* payload() { return memory + kRequestBytes + kPage; }
+  uint8_t* request() { return memory + request_at; }
+  uint8_t* payload() { return memory + payload_at; }
   uint8_t* answer() { return payload() - sizeof(fuse_out_header); }
 
+  const size_t request_at;
+  const size_t request_bytes;
+  const size_t payload_at;
   uint8_t* const memory;
 };
 
@@ -87,9 +99,9 @@ Session::Session(const SessionConfig& config, std::unique_ptr<Tree> tree, Sessio
       tree_(std::move(tree)),
       host_(host),
       cpus_(AllowedCpus()),
-      threads_(ThreadCount(config.threads, cpus_.size())),
+      threads_(ThreadCount(config.threads, cpus_.size(), config.writable)),
       passthrough_(config.fd),
-      server_(tree_.get(), host, &passthrough_, config.uid, config.gid, threads_ - 1) {}
+      server_(tree_.get(), host, &passthrough_, config.uid, config.gid, threads_ - 1, config.writable) {}
 
 Session::~Session() = default;
 
@@ -99,8 +111,9 @@ void Session::Start() {
 }
 
 void Session::First() {
-  Buffers buffers;
+  Buffers buffers(config_.writable);
   Pin(0);
+  ServeMemory();
   int error = buffers.memory ? Negotiate(buffers) : ENOMEM;
   if (error == 0) {
     // Over rings, /dev/fuse brings little more than what the kernel forgets.
@@ -116,7 +129,8 @@ void Session::First() {
 
 void Session::Work(unsigned index) {
   Pin(index);
-  Buffers buffers;
+  ServeMemory();
+  Buffers buffers(config_.writable);
   const int error = buffers.memory ? Serve(buffers) : ENOMEM;
   Leave(error == ENODEV ? 0 : error);
 }
@@ -130,9 +144,14 @@ void Session::Pin(unsigned index) const {
   pthread_setaffinity_np(pthread_self(), sizeof set, &set);  // slower without, not wrong
 }
 
+void Session::ServeMemory() const {
+  // Takes CAP_SYS_RESOURCE. Without it, memory that is short may wait for a worker that waits for memory.
+  if (config_.writable) prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
+}
+
 ssize_t Session::Receive(Buffers& buffers) {
   if (stopping_) return -ENODEV;
-  const ssize_t n = read(config_.fd, buffers.request(), kRequestBytes);
+  const ssize_t n = read(config_.fd, buffers.request(), buffers.request_bytes);
   if (n >= 0) return n;
   // ENOENT: the request was interrupted before it could be read.
   if (errno == EINTR || errno == ENOENT || errno == EAGAIN) return 0;
@@ -224,19 +243,51 @@ int Session::Negotiate(Buffers& buffers) {
     out.flags2 = static_cast<uint32_t>(agreed >> 32);
     out.max_background = 64;
     out.congestion_threshold = 48;
-    out.max_write = kMaxWrite;
+    out.max_write = config_.writable ? kMaxWrite : kNoWrite;
     out.time_gran = 1000000;  // milliseconds
     out.max_pages = kMaxPages;
     out.max_stack_depth = agreed & kPassthrough ? 2 : 0;
 
     facts_.minor = out.minor;
     facts_.max_read = kMaxRead;
+    facts_.max_write = config_.writable ? kMaxWrite : 0;
     facts_.uring = uring_ != nullptr;
     facts_.threads = uring_ ? uring_->queues() + 1 : threads_;
     facts_.passthrough = agreed & kPassthrough;
     memcpy(buffers.payload(), &out, sizeof out);
     return Send(buffers, unique, 0, sizeof out);
   }
+}
+
+bool Session::Update(Changes changes, std::function<void()> told) {
+  std::vector<Notice> notices;
+  if (!tree_->Update(std::move(changes), &notices)) return false;
+  {
+    std::lock_guard lock(mutex_);
+    if (!notifier_ && !ending_ && !aborting_) {
+      notifier_ = std::make_unique<Notifier>(config_.fd);
+      notifying_ = true;
+      ++live_;
+      workers_.emplace_back([this] { Notify(); });
+    }
+  }
+  // What was stopped tells at once.
+  if (notifier_) {
+    notifier_->Add(std::move(notices), std::move(told));
+  } else {
+    told();
+  }
+  return true;
+}
+
+void Session::Notify() {
+  pthread_setname_np(pthread_self(), "asof-fuse-tell");
+  notifier_->Run();
+  {
+    std::lock_guard lock(mutex_);
+    notifying_ = false;
+  }
+  Leave(0);
 }
 
 void Session::Leave(int error) {
@@ -247,6 +298,8 @@ void Session::Leave(int error) {
   }
   {
     std::lock_guard lock(mutex_);
+    ending_ = true;
+    if (notifier_) notifier_->Stop();
     if (--live_ > 0) return;
   }
   // The last one. The rings hold the descriptor too.
@@ -257,14 +310,20 @@ void Session::Leave(int error) {
 
 void Session::Abort() {
   std::lock_guard lock(mutex_);
-  if (stopping_.exchange(true) || live_ == 0) return;
+  if (aborting_ || live_ == 0) return;
+  aborting_ = true;
+  if (notifier_) notifier_->Stop();
+  if (!notifying_) stopping_ = true;
   // A signal that arrives between the look at stopping_ and read(2) wakes nobody: repeat until all have left.
   waker_ = std::thread([this] {
     for (;;) {
       {
         std::lock_guard inner(mutex_);
         if (live_ == 0) return;
-        for (std::thread& worker : workers_) pthread_kill(worker.native_handle(), WakeSignal());
+        if (!notifying_) {
+          stopping_ = true;
+          for (std::thread& worker : workers_) pthread_kill(worker.native_handle(), WakeSignal());
+        }
       }
       std::this_thread::sleep_for(std::chrono::milliseconds(2));
     }

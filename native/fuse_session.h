@@ -2,19 +2,24 @@
 //
 // States: one worker reads alone until INIT is answered (the kernel sends nothing else before); then there is one
 // worker a CPU, each pinned and with buffers of its own; then the connection ends, by an unmount (ENODEV) or by Abort,
-// each worker leaves, and the last one closes the descriptor and says so.
+// each worker leaves, and the last one closes the descriptor and says so. From the first change of the tree on there is
+// the notifier's thread too. It is the first to leave: while it waits in the kernel for an answer of ours, the workers
+// go on answering.
 //
 // Threads: a worker may wait for JavaScript (a text, a name, a map), so the thread that runs JavaScript must neither
-// touch the mount nor wait for a worker, except in Join after Ended.
+// touch the mount nor wait for a worker, except in Join after Ended. Where disks can be written, the workers are those
+// that write memory back for a file system on a loop device over such a disk: they may not wait for that themselves.
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "fuse_notifier.h"
 #include "fuse_server.h"
 
 namespace asof::fuse {
@@ -24,6 +29,7 @@ class Uring;
 struct SessionFacts {
   uint32_t minor = 0;     // of the protocol, both sides
   uint32_t max_read = 0;  // bytes a request
+  uint32_t max_write = 0;  // likewise; 0 where nothing can be written
   unsigned threads = 0;
   bool uring = false;
   bool passthrough = false;
@@ -43,7 +49,8 @@ struct SessionConfig {
   unsigned threads = 0;  // 0: one a CPU
   uint32_t uid = 0;
   uint32_t gid = 0;
-  bool uring = false;  // where the kernel offers it
+  bool uring = false;     // where the kernel offers it
+  bool writable = false;  // there are disks that can be written, or there may be
 };
 
 class Session {
@@ -52,6 +59,11 @@ class Session {
   ~Session();  // after Join
 
   void Start();
+
+  // Changes the tree; false, with nothing changed, where it cannot be (Tree::Update). `told` is called, from any thread
+  // and perhaps at once, when the kernel has forgotten what it knew of the old one, or the session ends. Not before
+  // Ready, and always from the same thread, which calls Join.
+  bool Update(Changes changes, std::function<void()> told);
 
   // Ends the session without an unmount: the workers leave, and the kernel fails what is under way when the
   // descriptor closes. Does not wait.
@@ -71,6 +83,9 @@ class Session {
   // Pins the calling thread to the `index`-th CPU that the process may use.
   void Pin(unsigned index) const;
 
+  // For the calling thread: see Threads above.
+  void ServeMemory() const;
+
   // Adds a worker that runs `body`, which ends in Leave.
   template <typename F>
   void Launch(F body) {
@@ -84,6 +99,7 @@ class Session {
 
   void First();
   void Work(unsigned index);
+  void Notify();
   int Serve(Buffers& buffers);
   // One request from /dev/fuse: its bytes in the buffer, or -errno; 0: try again.
   ssize_t Receive(Buffers& buffers);
@@ -105,6 +121,10 @@ class Session {
 
   std::mutex mutex_;  // guards what follows
   unsigned live_ = 0;
+  bool ending_ = false;                 // a worker has left
+  bool aborting_ = false;
+  bool notifying_ = false;              // the notifier's thread runs
+  std::unique_ptr<Notifier> notifier_;  // from the first change on
   std::vector<std::thread> workers_;
   std::thread waker_;
 };

@@ -238,6 +238,7 @@ void Uring::Queue::Run() {
     // Fails for a CPU that is off line or not ours: its queue is served from elsewhere.
     pthread_setaffinity_np(pthread_self(), sizeof set, &set);
   }
+  session_->ServeMemory();
   session_->Leave(Loop());
 }
 

@@ -13,6 +13,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -20,6 +21,7 @@
 #include <utility>
 #include <vector>
 
+#include "cow_object.h"
 #include "disk_object.h"
 #include "fuse_mount.h"
 #include "fuse_session.h"
@@ -47,6 +49,9 @@ class Bridge : public fuse::SessionHost {
   void Start(const fuse::SessionConfig& config, std::unique_ptr<fuse::Tree> tree);
   Napi::Promise FactsPromise(Napi::Env env);
   void Abort();
+  bool writable() const { return writable_; }
+  // A promise; empty where the tree cannot change so.
+  Napi::Value Update(Napi::Env env, fuse::Changes changes);
 
   // The environment goes: false where a worker would not end, and so this object must stay.
   bool TearDown();
@@ -79,6 +84,9 @@ class Bridge : public fuse::SessionHost {
   Napi::ThreadSafeFunction calls_;
   std::optional<fuse::SessionFacts> facts_;
   std::vector<Napi::Promise::Deferred> waiting_;
+  std::map<uint64_t, Napi::Promise::Deferred> updates_;  // that the kernel is being told of
+  uint64_t last_update_ = 0;
+  bool writable_ = false;
   bool over_ = false;  // Finish or TearDown has run
   bool stuck_ = false;
 
@@ -94,6 +102,7 @@ class SessionObject : public Napi::ObjectWrap<SessionObject> {
   static Napi::Function Define(Napi::Env env) {
     return DefineClass(env, "Session",
                        {InstanceMethod<&SessionObject::Ready>("ready"),
+                        InstanceMethod<&SessionObject::Update>("update"),
                         InstanceMethod<&SessionObject::Abort>("abort")});
   }
 
@@ -105,12 +114,14 @@ class SessionObject : public Napi::ObjectWrap<SessionObject> {
  private:
   void Begin(const Napi::CallbackInfo& info);
   Napi::Value Ready(const Napi::CallbackInfo& info) { return bridge_->FactsPromise(info.Env()); }
+  Napi::Value Update(const Napi::CallbackInfo& info);
   void Abort(const Napi::CallbackInfo&) { bridge_->Abort(); }
 
   std::unique_ptr<Bridge> bridge_;
 };
 
-bool ReadNodes(const Napi::Value& value, std::vector<fuse::Node>* nodes) {
+// `writable`: disks that can be written are allowed.
+bool ReadNodes(const Napi::Value& value, bool writable, std::vector<fuse::NodeFacts>* nodes) {
   if (!value.IsArray()) return false;
   const auto list = value.As<Napi::Array>();
   nodes->reserve(list.Length());
@@ -127,7 +138,7 @@ bool ReadNodes(const Napi::Value& value, std::vector<fuse::Node>* nodes) {
     if (!id.IsNumber() || !parent.IsNumber() || !name.IsString() || !kind.IsString() || !modified.IsNumber()) {
       return false;
     }
-    fuse::Node node;
+    fuse::NodeFacts node;
     node.id = static_cast<uint64_t>(id.As<Napi::Number>().Int64Value());
     node.parent = static_cast<uint64_t>(parent.As<Napi::Number>().Int64Value());
     node.name = name.As<Napi::String>().Utf8Value();
@@ -135,14 +146,31 @@ bool ReadNodes(const Napi::Value& value, std::vector<fuse::Node>* nodes) {
     const std::string word = kind.As<Napi::String>().Utf8Value();
     if (word == "disk") {
       node.kind = fuse::Kind::kDisk;
-      node.disk = UnwrapDisk(object.Get("disk"));
+      const Napi::Value disk = object.Get("disk");
+      node.disk = UnwrapDisk(disk);
+      if (!node.disk) node.disk = UnwrapCowDisk(disk);
       if (!node.disk) return false;
+      if (object.Get("writable").ToBoolean()) {
+        node.writable = UnwrapWritableDisk(disk);
+        if (!writable || !node.writable) return false;
+      }
     } else if (word == "text") {
       node.kind = fuse::Kind::kText;
     } else if (word != "directory") {
       return false;
     }
     nodes->push_back(std::move(node));
+  }
+  return true;
+}
+
+bool ReadIds(const Napi::Value& value, std::vector<uint64_t>* ids) {
+  if (!value.IsArray()) return false;
+  const auto list = value.As<Napi::Array>();
+  for (uint32_t i = 0; i < list.Length(); ++i) {
+    const Napi::Value id = list.Get(i);
+    if (!id.IsNumber()) return false;
+    ids->push_back(static_cast<uint64_t>(id.As<Napi::Number>().Int64Value()));
   }
   return true;
 }
@@ -161,19 +189,36 @@ void SessionObject::Begin(const Napi::CallbackInfo& info) {
   config.uid = static_cast<uint32_t>(number("uid"));
   config.gid = static_cast<uint32_t>(number("gid"));
   config.uring = options.Get("uring").ToBoolean();
+  config.writable = options.Get("writable").ToBoolean();
   struct stat device;
   if (fstat(config.fd, &device) != 0 || !S_ISCHR(device.st_mode)) return refuse("fd must be /dev/fuse");
   for (const char* key : {"text", "find", "ended"}) {
     if (!options.Get(key).IsFunction()) return refuse("text, find and ended must be functions");
   }
-  std::vector<fuse::Node> nodes;
-  if (!ReadNodes(options.Get("nodes"), &nodes)) return refuse("nodes must be a list of entries");
+  fuse::Changes first;
+  if (!ReadNodes(options.Get("nodes"), config.writable, &first.nodes)) return refuse("nodes must be a list of entries");
   auto tree = std::make_unique<fuse::Tree>();
-  if (!tree->Build(std::move(nodes))) {
-    return refuse("nodes must be numbered 1, 2, 3, parents before their children, no name twice");
+  std::vector<fuse::Notice> none;
+  if (!tree->Update(std::move(first), &none)) {
+    return refuse("nodes must be numbered upwards from 1, parents before their children, no name twice");
   }
   bridge_ = std::make_unique<Bridge>(info.This().As<Napi::Object>(), options);
   bridge_->Start(config, std::move(tree));
+}
+
+Napi::Value SessionObject::Update(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  fuse::Changes changes;
+  const auto given = info[0].IsObject() ? info[0].As<Napi::Object>() : Napi::Object::New(env);
+  if (!ReadIds(given.Get("remove"), &changes.remove) ||
+      !ReadNodes(given.Get("nodes"), bridge_->writable(), &changes.nodes) ||
+      !ReadIds(given.Get("refresh"), &changes.refresh)) {
+    if (env.IsExceptionPending()) return env.Undefined();
+    return Throw(env, "EINVAL", "update takes ids to remove, a list of entries, and ids to refresh");
+  }
+  const Napi::Value promise = bridge_->Update(env, std::move(changes));
+  if (!promise.IsEmpty()) return promise;
+  return Throw(env, "EINVAL", "new nodes are numbered upwards, parents before their children, no name twice");
 }
 
 Bridge::Bridge(Napi::Object self, Napi::Object options)
@@ -185,6 +230,7 @@ Bridge::Bridge(Napi::Object self, Napi::Object options)
       calls_(Napi::ThreadSafeFunction::New(env_, ended_.Value(), "asof-session", 0, 1)) {}
 
 void Bridge::Start(const fuse::SessionConfig& config, std::unique_ptr<fuse::Tree> tree) {
+  writable_ = config.writable;
   session_ = std::make_unique<fuse::Session>(config, std::move(tree), this);
   napi_add_env_cleanup_hook(env_, Hook, this);
   session_->Start();
@@ -194,6 +240,7 @@ Napi::Object Bridge::FactsObject(Napi::Env env) const {
   Napi::Object facts = Napi::Object::New(env);
   facts.Set("protocol", "7." + std::to_string(facts_->minor));
   facts.Set("maxRead", Napi::Number::New(env, facts_->max_read));
+  facts.Set("maxWrite", Napi::Number::New(env, facts_->max_write));
   facts.Set("threads", Napi::Number::New(env, facts_->threads));
   facts.Set("uring", Napi::Boolean::New(env, facts_->uring));
   facts.Set("passthrough", Napi::Boolean::New(env, facts_->passthrough));
@@ -214,6 +261,26 @@ Napi::Promise Bridge::FactsPromise(Napi::Env env) {
 
 void Bridge::Abort() {
   if (!over_) session_->Abort();
+}
+
+Napi::Value Bridge::Update(Napi::Env env, fuse::Changes changes) {
+  auto deferred = Napi::Promise::Deferred::New(env);
+  if (over_ || !facts_) {
+    deferred.Reject(MakeError(env, "ESHUTDOWN", "the session has ended, or is not ready").Value());
+    return deferred.Promise();
+  }
+  const uint64_t number = ++last_update_;
+  const auto told = [this, number] {
+    Post([this, number](Napi::Env) {
+      const auto open = updates_.extract(number);
+      if (!open.empty()) open.mapped().Resolve(Napi::Env(env_).Undefined());
+    });
+  };
+  updates_.emplace(number, deferred);
+  if (session_->Update(std::move(changes), told)) return deferred.Promise();
+  updates_.erase(number);
+  deferred.Resolve(env.Undefined());  // nobody has it
+  return {};
 }
 
 int Bridge::Ask(std::function<int(Napi::Env)> ask) {
@@ -327,7 +394,7 @@ Napi::Value MountFuse(const Napi::CallbackInfo& info) {
   const std::string mount_point = info[0].ToString();
   const std::string source = info[1].ToString();
   int fd = -1;
-  const int error = fuse::Mount(mount_point, source, info[2].ToBoolean(), &fd);
+  const int error = fuse::Mount(mount_point, source, info[2].ToBoolean(), info[3].ToBoolean(), &fd);
   return error ? ThrowErrno(env, error, "mount " + mount_point) : Napi::Number::New(env, fd);
 }
 

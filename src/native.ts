@@ -86,6 +86,18 @@ export interface NativeNode {
   readonly modified: number;
   /** Of kind `disk`. */
   readonly disk?: NativeDisk;
+  /** The disk is a NativeLiveDisk that may be written through this file; in a session that is `writable`. */
+  readonly writable?: boolean;
+}
+
+/** What becomes of a tree while it is mounted. */
+export interface NativeChanges {
+  /** Ids; everything below them goes too. */
+  readonly remove: readonly number[];
+  /** New ones, with ids that are higher than any before; and known ones, of which only `modified` may differ. */
+  readonly nodes: readonly NativeNode[];
+  /** Ids of disks of whose bytes the kernel shall forget what it holds. */
+  readonly refresh: readonly number[];
 }
 
 export interface SessionOptions {
@@ -101,6 +113,8 @@ export interface SessionOptions {
    * before it is ready, and the caller mounts again without.
    */
   readonly uring: boolean;
+  /** Disks may be written; the mount then must not be read-only. */
+  readonly writable: boolean;
   /** The content of a text file, asked at each open and stat. */
   readonly text: (id: number) => string;
   /** The id of the entry that an unlisted name of a directory stands for; 0 where there is none. */
@@ -112,7 +126,9 @@ export interface SessionOptions {
 /** What the kernel and the session agreed on, for the log and for tests. */
 export interface SessionFacts {
   readonly protocol: string;
+  /** Bytes of a request; `maxWrite` is 0 where nothing can be written. */
   readonly maxRead: number;
+  readonly maxWrite: number;
   readonly threads: number;
   readonly uring: boolean;
   readonly passthrough: boolean;
@@ -121,6 +137,11 @@ export interface SessionFacts {
 export interface NativeSession {
   /** Resolves when FUSE_INIT has been answered. */
   ready(): Promise<SessionFacts>;
+  /**
+   * Changes the tree, at once; resolves when the kernel has forgotten what it remembered of the old one, or the session
+   * ends. Throws EINVAL, with nothing changed, for what cannot be; rejects with ESHUTDOWN where the session has ended.
+   */
+  update(changes: NativeChanges): Promise<void>;
   /** Ends the workers without an unmount (the connection is aborted); `ended` follows. */
   abort(): void;
 }
@@ -313,8 +334,11 @@ export interface Addon {
   ) => NativeCowMachine;
   Engine: new (options: EngineOptions) => NativeEngine;
   Session: new (options: SessionOptions) => NativeSession;
-  /** mount(2) of a FUSE file system: the open descriptor of /dev/fuse. Throws an error whose `code` is the errno's name. */
-  mountFuse(mountPoint: string, source: string, allowOther: boolean): number;
+  /**
+   * mount(2) of a FUSE file system, read-only unless `writable`: the open descriptor of /dev/fuse. Throws an error whose
+   * `code` is the errno's name.
+   */
+  mountFuse(mountPoint: string, source: string, allowOther: boolean, writable: boolean): number;
   /** umount2(2). Throws an error whose `code` is the errno's name. */
   unmount(mountPoint: string, lazy: boolean): void;
   /** Two connected sockets, for fusermount3 to send /dev/fuse's descriptor over: ours and its. */

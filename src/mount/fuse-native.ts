@@ -8,6 +8,8 @@
  * - It hands libfuse's buffer to a read for as long as the read takes, but takes it back after a time-out: none is set.
  * - It does not tell when somebody else unmounts. libfuse then closes its descriptor of /dev/fuse, which is seen in
  *   /proc/self/fd; elsewhere than on Linux only the own unmount is known.
+ * - libfuse 2 tells the kernel nothing by itself, and knows a file by its path: under a name that shows another disk, an
+ *   old handle and a new one would share pages. So a mount keeps the tree that it was made with.
  * - libfuse 2 cannot answer SEEK_DATA and SEEK_HOLE, so that a disk counts as all data.
  *
  * Attributes are not cached by the kernel (`attr_timeout=0`), for a text file may grow; pages are kept while size
@@ -19,8 +21,9 @@ import { AsofError, errnoOf } from '../errors.js';
 import type { EndReason, MountDriver, Mounted, MountOptions } from './driver.js';
 import { clear, freeMountPoint } from './mount-point.js';
 import { isMounted, type MountEntry, mountAt } from './mounts.js';
+import { type NumberedEntry, Numbers } from './numbers.js';
 import { register } from './registry.js';
-import { type Entry, numbered, type Tree } from './tree.js';
+import type { Entry, Tree } from './tree.js';
 import { unmountEntry } from './unmount.js';
 
 /** The part of the package that is used; it comes without types. */
@@ -82,6 +85,7 @@ const WATCH = 100;
 
 export const fuseNative: MountDriver = {
   name: 'fuse-native',
+  can: { write: false, change: false },
   unavailable() {
     const loaded = load();
     return typeof loaded === 'string' ? loaded : noDevice();
@@ -126,13 +130,17 @@ async function mount(tree: Tree, options: MountOptions): Promise<Mounted> {
   if (typeof fusePackage === 'string') {
     throw new AsofError('DRIVER_UNAVAILABLE', `the mount driver fuse-native cannot be used: ${fusePackage}`);
   }
+  const all = new Numbers(tree).first;
+  if (options.writable || all.some(({ entry }) => entry.kind === 'disk' && entry.writable)) {
+    throw cannot('show a disk that can be written');
+  }
   const mountPoint = await freeMountPoint(options.mountPoint);
   if (Buffer.byteLength(mountPoint) > MAX_TEXT) {
     throw new AsofError('MOUNT_POINT', `${mountPoint} is longer than ${MAX_TEXT} bytes`, '--driver native');
   }
   if (options.allowOther) requireAllowOther(mountPoint);
   const text = optionText(options);
-  const fuse = new fusePackage(mountPoint, operations(tree), { timeout: false });
+  const fuse = new fusePackage(mountPoint, operations(tree, all), { timeout: false });
   fuse._fuseOptions = () => text;
   const before = new Set(fuseDescriptors());
   await new Promise<void>((done, failed) => {
@@ -144,6 +152,24 @@ async function mount(tree: Tree, options: MountOptions): Promise<Mounted> {
   if (fd === undefined || !entry) return unwatched(fuse, mountPoint);
   return watched(entry, fd, letGo);
 }
+
+function cannot(what: string): AsofError {
+  return new AsofError(
+    'DRIVER_UNAVAILABLE',
+    `the mount driver fuse-native cannot ${what}`,
+    '--driver native',
+  );
+}
+
+/** What a mount of this driver does not do, however it is asked. */
+const fixed: Pick<Mounted, 'update' | 'refresh'> = {
+  update: async () => {
+    throw cannot('change what a mount shows');
+  },
+  refresh: async () => {
+    throw cannot('make the kernel read a disk again');
+  },
+};
 
 /** libfuse 2 refuses this without a word. Throws MOUNT_FAILED. */
 function requireAllowOther(mountPoint: string): void {
@@ -211,6 +237,7 @@ function watched(entry: MountEntry, fd: number, letGo: () => Promise<void>): Mou
     }, WATCH);
   });
   return {
+    ...fixed,
     mountPoint: entry.mountPoint,
     ended,
     async unmount({ lazy = false } = {}) {
@@ -234,6 +261,7 @@ function unwatched(fuse: Fuse, mountPoint: string): Mounted {
     finish = done;
   });
   return {
+    ...fixed,
     mountPoint,
     ended,
     async unmount() {
@@ -266,8 +294,7 @@ function isFuse(fd: number): boolean {
 }
 
 /** The tree as libfuse asks for it: by path, and by the handle of an open file. */
-function operations(tree: Tree): Operations {
-  const all = numbered(tree);
+function operations(tree: Tree, all: readonly NumberedEntry[]): Operations {
   const children = new Map<Entry, Map<string, Entry>>();
   for (const { parent, entry } of all) {
     const names = children.get(all[parent - 1]!.entry) ?? new Map<string, Entry>();

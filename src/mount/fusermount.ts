@@ -7,6 +7,7 @@ import { accessSync, closeSync, constants } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { AsofError } from '../errors.js';
 import { loadAddon } from '../native.js';
+import type { MountOptions } from './driver.js';
 
 const INSTALL = 'install it (Debian, Fedora: fuse3), or mount as root';
 
@@ -26,9 +27,14 @@ export function findFusermount(): string | undefined {
 }
 
 /** An open, mounted descriptor of /dev/fuse. Throws DRIVER_UNAVAILABLE or MOUNT_FAILED. */
-export async function fusermount(mountPoint: string, source: string, allowOther: boolean): Promise<number> {
+export async function fusermount({
+  mountPoint,
+  source,
+  allowOther,
+  writable,
+}: MountOptions): Promise<number> {
   const program = requireFusermount();
-  const options = ['ro', 'nosuid', 'nodev', 'default_permissions', 'subtype=asof'];
+  const options = [writable ? 'rw' : 'ro', 'nosuid', 'nodev', 'default_permissions', 'subtype=asof'];
   options.push(`fsname=${source.replace(/[\\,]/g, '\\$&')}`);
   if (allowOther) options.push('allow_other');
   const [ours, theirs] = loadAddon().socketPair();

@@ -4,13 +4,20 @@
  */
 import { accessSync, closeSync, constants, readFileSync, writeFileSync } from 'node:fs';
 import { AsofError, errnoOf } from '../errors.js';
-import { loadAddon, type NativeNode, type NativeSession, type SessionFacts } from '../native.js';
+import {
+  loadAddon,
+  type NativeChanges,
+  type NativeNode,
+  type NativeSession,
+  type SessionFacts,
+} from '../native.js';
 import type { EndReason, MountDriver, Mounted, MountOptions } from './driver.js';
 import { findFusermount, fusermount } from './fusermount.js';
 import { clear, freeMountPoint } from './mount-point.js';
 import { FS_TYPE, isMounted, type MountEntry, mountAt } from './mounts.js';
+import { type NumberedEntry, Numbers } from './numbers.js';
 import { register } from './registry.js';
-import { type Entry, numbered, type Tree } from './tree.js';
+import type { Entry, Tree } from './tree.js';
 import { unmountEntry } from './unmount.js';
 
 /** A mount of this driver, with what it and the kernel agreed on. */
@@ -27,6 +34,7 @@ const READ_AHEAD = 1024;
 
 export const nativeFuse: NativeFuseDriver = {
   name: 'native',
+  can: { write: true, change: true },
 
   unavailable() {
     if (process.platform !== 'linux') return `the native session is for Linux; this is ${process.platform}`;
@@ -48,17 +56,24 @@ export const nativeFuse: NativeFuseDriver = {
     const why = nativeFuse.unavailable();
     if (why) throw new AsofError('DRIVER_UNAVAILABLE', why, 'asof mount --driver fuse-native');
     const mountPoint = await freeMountPoint(options.mountPoint);
+    const settled = { ...options, mountPoint, writable: options.writable ?? hasWritable(tree) };
     try {
-      return await mounted(tree, { ...options, mountPoint }, offersUring());
+      return await mounted(tree, settled, offersUring());
     } catch (error) {
       if (!(error instanceof RingsRefused)) throw error;
-      return mounted(tree, { ...options, mountPoint }, false);
+      return mounted(tree, settled, false);
     }
   },
 };
 
 /** The kernel offered FUSE over io_uring and then did not take the rings. */
 class RingsRefused extends Error {}
+
+function hasWritable(entry: Entry): boolean {
+  return entry.kind === 'directory'
+    ? entry.entries.some(hasWritable)
+    : entry.kind === 'disk' && (entry.writable ?? false);
+}
 
 function offersUring(): boolean {
   try {
@@ -69,8 +84,9 @@ function offersUring(): boolean {
 }
 
 async function mounted(tree: Tree, options: MountOptions, uring: boolean): Promise<NativeMounted> {
-  const { mountPoint } = options;
+  const { mountPoint, writable = false } = options;
   const fd = await openMount(options);
+  const numbers = new Numbers(tree);
   let session: NativeSession;
   const ended = deferred<number>();
   try {
@@ -80,7 +96,8 @@ async function mounted(tree: Tree, options: MountOptions, uring: boolean): Promi
       uid: process.geteuid?.() ?? 0,
       gid: process.getegid?.() ?? 0,
       uring,
-      ...answers(tree),
+      writable,
+      ...answers(numbers),
       ended: ended.resolve,
     });
   } catch (error) {
@@ -107,10 +124,16 @@ async function mounted(tree: Tree, options: MountOptions, uring: boolean): Promi
     throw new AsofError('MOUNT_FAILED', `${mountPoint} was unmounted before it was ready`);
   }
   setReadAhead(mount);
-  return live(mount, facts, ended.promise);
+  return live(mount, facts, session, numbers, ended.promise);
 }
 
-function live(mount: MountEntry, facts: SessionFacts, over: Promise<number>): NativeMounted {
+function live(
+  mount: MountEntry,
+  facts: SessionFacts,
+  session: NativeSession,
+  numbers: Numbers,
+  over: Promise<number>,
+): NativeMounted {
   const unregister = register(mount);
   let asked = false;
   const ended = over.then(async (errno): Promise<EndReason> => {
@@ -126,6 +149,13 @@ function live(mount: MountEntry, facts: SessionFacts, over: Promise<number>): Na
     mountPoint: mount.mountPoint,
     facts: { ...facts },
     ended,
+    async update(tree) {
+      const { gone, fresh, accept } = numbers.compare(tree);
+      const told = change(mount, session, { remove: gone, nodes: fresh.map(asNative), refresh: [] });
+      accept();
+      await told;
+    },
+    refresh: disk => change(mount, session, { remove: [], nodes: [], refresh: numbers.idsOf(disk) }),
     async unmount(options = {}) {
       const before = asked;
       asked = true;
@@ -140,11 +170,19 @@ function live(mount: MountEntry, facts: SessionFacts, over: Promise<number>): Na
   };
 }
 
+/** Throws what the session refuses before it returns a promise. */
+function change({ mountPoint }: MountEntry, session: NativeSession, changes: NativeChanges): Promise<void> {
+  return session.update(changes).catch(error => {
+    throw new AsofError('NOT_MOUNTED', `${mountPoint} is not mounted any more`, '', { cause: error });
+  });
+}
+
 /** The descriptor of /dev/fuse of a new mount. */
-async function openMount({ mountPoint, source, allowOther }: MountOptions): Promise<number> {
+async function openMount(options: MountOptions): Promise<number> {
+  const { mountPoint, source, allowOther, writable = false } = options;
   if (process.geteuid?.() === 0) {
     try {
-      return loadAddon().mountFuse(mountPoint, source, allowOther);
+      return loadAddon().mountFuse(mountPoint, source, allowOther, writable);
     } catch (error) {
       // Root in a container may lack CAP_SYS_ADMIN.
       if (errnoOf(error) !== 'EPERM' || !findFusermount()) {
@@ -154,7 +192,7 @@ async function openMount({ mountPoint, source, allowOther }: MountOptions): Prom
       }
     }
   }
-  return fusermount(mountPoint, source, allowOther);
+  return fusermount(options);
 }
 
 function ours(mountPoint: string): MountEntry | undefined {
@@ -163,30 +201,30 @@ function ours(mountPoint: string): MountEntry | undefined {
 }
 
 /** The tree as the session takes it, and the answers to what it asks. */
-function answers(tree: Tree) {
-  const all = numbered(tree);
-  const ids = new Map<Entry, number>(all.map(({ id, entry }) => [entry, id]));
-  const entryOf = (id: number) => all[id - 1]?.entry;
+function answers(numbers: Numbers) {
   return {
-    nodes: all.map(
-      ({ id, parent, entry }): NativeNode => ({
-        id,
-        parent,
-        name: entry.name,
-        kind: entry.kind,
-        modified: entry.modified.getTime(),
-        ...(entry.kind === 'disk' ? { disk: entry.disk.native } : {}),
-      }),
-    ),
+    nodes: numbers.first.map(asNative),
     text(id: number) {
-      const entry = entryOf(id);
-      return entry?.kind === 'text' ? entry.text() : '';
+      const entry = numbers.entry(id);
+      if (entry?.kind !== 'text') throw new Error(`there is no text ${id} any more`);
+      return entry.text();
     },
     find(parent: number, name: string) {
-      const directory = entryOf(parent);
+      const directory = numbers.entry(parent);
       const entry = directory?.kind === 'directory' ? directory.find?.(name) : undefined;
-      return (entry && ids.get(entry)) ?? 0;
+      return (entry && numbers.idOf(entry)) ?? 0;
     },
+  };
+}
+
+function asNative({ id, parent, entry }: NumberedEntry): NativeNode {
+  return {
+    id,
+    parent,
+    name: entry.name,
+    kind: entry.kind,
+    modified: entry.modified.getTime(),
+    ...(entry.kind === 'disk' ? { disk: entry.disk.native, writable: entry.writable ?? false } : {}),
   };
 }
 

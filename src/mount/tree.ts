@@ -1,8 +1,9 @@
 /**
- * The tree of names that a mount shows. Made once, from what the caller knows; drivers number it and serve it.
- * It never changes while it is mounted, except for what `Text` says when asked and what `find` resolves.
+ * The tree of names that a mount shows, made from what the caller knows; drivers number it (numbers.ts) and serve it.
+ * A tree never changes, except for what `Text` says when asked and what `find` resolves; a mount may be given another
+ * one (`Mounted.update`).
  */
-import type { Disk } from '../block/disk.js';
+import type { NativeDisk } from '../native.js';
 
 interface Named {
   readonly name: string;
@@ -17,9 +18,20 @@ export interface Directory extends Named {
   readonly find?: ((name: string) => Entry | undefined) | undefined;
 }
 
+/** What a mount needs of a disk; block/disk.ts has one, and so has each disk of a volume. */
+export interface ShownDisk {
+  /** Bytes. */
+  readonly size: number;
+  readonly native: NativeDisk;
+  /** Bytes that are no zero runs; undefined where they have not been counted. */
+  readonly allocated?: number | undefined;
+}
+
 export interface DiskFile extends Named {
   readonly kind: 'disk';
-  readonly disk: Disk;
+  readonly disk: ShownDisk;
+  /** The live device of a volume: its file can be written, by the user who mounts alone. */
+  readonly writable?: boolean;
 }
 
 /** A small file; `text` is asked at each open, so that it may tell news (defects.json). */
@@ -30,20 +42,3 @@ export interface TextFile extends Named {
 
 export type Entry = Directory | DiskFile | TextFile;
 export type Tree = Directory;
-
-/** An entry with its number. The root is 1, as FUSE wants it (linux/fuse.h, FUSE_ROOT_ID); numbers are stable. */
-export interface NumberedEntry {
-  readonly id: number;
-  readonly parent: number;
-  readonly entry: Entry;
-}
-
-/** Every entry of `tree`, parents before their children. */
-export function numbered(tree: Tree): NumberedEntry[] {
-  const all: NumberedEntry[] = [{ id: 1, parent: 1, entry: tree }];
-  for (const { id, entry } of all) {
-    if (entry.kind !== 'directory') continue;
-    for (const child of entry.entries) all.push({ id: all.length + 1, parent: id, entry: child });
-  }
-  return all;
-}
