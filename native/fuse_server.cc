@@ -311,6 +311,12 @@ Reply Server::Read(const Request& request, uint8_t* out, size_t capacity) {
   return {0, length, false};
 }
 
+// Called behind the write, so that a flush that clears `written` has it or is repeated. It may have failed half-way.
+void Server::Written(Handle* handle, bool flushed) {
+  if (!flushed) handle->written = true;
+  handle->node->modified_ms = NowMilliseconds();
+}
+
 Reply Server::Write(const Request& request, uint8_t* out) {
   const auto* in = request.As<fuse_write_in>();
   if (!in) return Error(EINVAL);
@@ -326,12 +332,11 @@ Reply Server::Write(const Request& request, uint8_t* out) {
   if (in->offset >= size && length > 0) return Error(ENOSPC);
   length = static_cast<size_t>(std::min<uint64_t>(length, size - std::min(size, in->offset)));
   if (length > 0) {
-    handle->written = true;  // some of it, if it fails
-    handle->node->modified_ms = NowMilliseconds();
-    if (const int error = disk.Write(in->offset, length, from)) return Error(WriterError(error));
-    if (in->flags & O_DSYNC) {
-      if (const int error = disk.Flush()) return Error(WriterError(error));
-    }
+    int error = disk.Write(in->offset, length, from);
+    const bool flush = error == 0 && in->flags & O_DSYNC;
+    if (flush) error = disk.Flush();
+    Written(handle, flush && error == 0);
+    if (error) return Error(WriterError(error));
   }
   fuse_write_out answer{};
   answer.size = static_cast<uint32_t>(length);
@@ -341,7 +346,7 @@ Reply Server::Write(const Request& request, uint8_t* out) {
 Reply Server::Sync(Handle* handle) {
   if (!handle) return Error(EBADF);
   if (!handle->node->writable) return {};
-  handle->written = false;  // before: what is written meanwhile may miss this flush
+  handle->written = false;
   const int error = handle->node->writable->Flush();
   if (error) handle->written = true;
   return Error(WriterError(error));
@@ -362,9 +367,9 @@ Reply Server::Allocate(const Request& request) {
   if (in->length > room && !keep) return Error(ENOSPC);
   const uint64_t length = std::min(in->length, room);
   if (length == 0) return {};
-  handle->written = true;
-  handle->node->modified_ms = NowMilliseconds();
-  return Error(WriterError(disk.WriteZeroes(in->offset, length, mode == FALLOC_FL_PUNCH_HOLE)));
+  const int error = disk.WriteZeroes(in->offset, length, mode == FALLOC_FL_PUNCH_HOLE);
+  Written(handle, false);
+  return Error(WriterError(error));
 }
 
 Reply Server::SetAttributes(const Request& request, uint8_t* out) {

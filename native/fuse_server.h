@@ -91,6 +91,7 @@ class Server {
   Reply Open(const Request& request, uint8_t* out);
   Reply Read(const Request& request, uint8_t* out, size_t capacity);
   Reply Write(const Request& request, uint8_t* out);
+  static void Written(Handle* handle, bool flushed);
   Reply Sync(Handle* handle);
   Reply Allocate(const Request& request);
   Reply SetAttributes(const Request& request, uint8_t* out);

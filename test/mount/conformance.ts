@@ -14,6 +14,8 @@ export interface Abilities {
   readonly sparse: boolean;
   /** O_DIRECT reads arrive as they are asked, so that damage is lost by the sector and not by the page. */
   readonly direct: boolean;
+  /** Mount it so that it might hold disks that can be written. */
+  readonly writable?: boolean;
 }
 
 type Test = Pick<typeof t, 'test' | 'teardown' | 'pass' | 'equal'>;
@@ -170,7 +172,12 @@ async function suite(t: Test, driver: MountDriver, abilities: Abilities): Promis
     await mounted?.ended;
     workshop.close();
   });
-  mounted = await driver.mount(tree, { mountPoint: dir, source: '/images/a, b\\c.qcow2', allowOther: false });
+  mounted = await driver.mount(tree, {
+    mountPoint: dir,
+    source: '/images/a, b\\c.qcow2',
+    allowOther: false,
+    writable: abilities.writable ?? false,
+  });
   const at = (...names: string[]) => join(dir, ...names);
   const same = async (made: MadeDisk, ...names: string[]) => {
     const answer = await run('cmp', at(...names), made.oracle);
