@@ -229,7 +229,7 @@ function watched(entry: MountEntry, fd: number, letGo: () => Promise<void>): Mou
       if (isFuse(fd)) return;
       clearInterval(timer);
       // An aborted connection leaves a mount behind that nobody serves.
-      const dead = isMounted(entry.id);
+      const dead = isMounted(entry);
       if (dead) await clear(entry).catch(() => {});
       await letGo();
       unregister();

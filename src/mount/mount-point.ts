@@ -108,7 +108,7 @@ export async function clear(mount: MountEntry): Promise<void> {
   try {
     await detach(mount.mountPoint, true);
   } catch (error) {
-    if (!isMounted(mount.id)) return;
+    if (!isMounted(mount)) return;
     throw new AsofError(
       'MOUNT_POINT',
       `a mount whose server is gone stands on ${mount.mountPoint} and cannot be removed: ${errnoOf(error)}`,

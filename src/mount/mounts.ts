@@ -61,8 +61,9 @@ export function mountAt(mountPoint: string, mounts = listMounts()): MountEntry |
   return mounts.findLast(mount => mount.mountPoint === mountPoint);
 }
 
-export function isMounted(id: number): boolean {
-  return listMounts().some(mount => mount.id === id);
+/** Whether this very mount stands still. The kernel gives the id of one that has gone to the next. */
+export function isMounted({ id, mountPoint }: MountEntry): boolean {
+  return listMounts().some(mount => mount.id === id && mount.mountPoint === mountPoint);
 }
 
 /**

@@ -112,7 +112,7 @@ async function mounted(tree: Tree, options: MountOptions, uring: boolean): Promi
     facts = await session.ready();
   } catch (error) {
     const errno = await ended.promise;
-    if (mount && isMounted(mount.id)) await clear(mount);
+    if (mount && isMounted(mount)) await clear(mount);
     if (uring && errno !== 0) throw new RingsRefused();
     throw new AsofError('MOUNT_FAILED', `the mount on ${mountPoint} ended before it was ready`, '', {
       cause: error,
@@ -138,7 +138,7 @@ function live(
   let asked = false;
   const ended = over.then(async (errno): Promise<EndReason> => {
     // The connection may end (fusectl, umount -f) and leave the mount behind, which nobody serves now.
-    const left = isMounted(mount.id);
+    const left = isMounted(mount);
     if (left) await clear(mount).catch(() => {});
     unregister();
     if (errno !== 0) return 'failed';

@@ -47,7 +47,7 @@ export async function unmountEntry(mount: MountEntry, options: UnmountOptions = 
   const lazy = options.lazy ?? false;
   const point = mount.mountPoint;
   const end = Date.now() + PATIENCE;
-  while (isMounted(mount.id)) {
+  while (isMounted(mount)) {
     // umount(2) takes a path, and so whatever is uppermost there.
     const top = mountAt(point);
     if (top && top.id !== mount.id) {
@@ -58,7 +58,7 @@ export async function unmountEntry(mount: MountEntry, options: UnmountOptions = 
       return;
     } catch (error) {
       const errno = errnoOf(error);
-      if (!isMounted(mount.id)) return;
+      if (!isMounted(mount)) return;
       if (errno !== 'EBUSY') {
         const hint = errno === 'EPERM' ? 'unmount as the user who mounted it, or as root' : '';
         throw new AsofError('IO', `cannot unmount ${point}: ${errno || String(error)}`, hint, {

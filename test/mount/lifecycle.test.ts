@@ -87,6 +87,11 @@ await t.test('a clean unmount', async t => {
   t.same(oursAt(dir), []);
   await mounted.unmount();
   t.pass('a second unmount does nothing');
+  // The kernel gives the id of a mount that has gone to the next one.
+  const next = await mount(workshop.directory());
+  await mounted.unmount();
+  t.ok(mountAt(next.mountPoint), 'nor to another mount');
+  await next.unmount();
 });
 
 await t.test('a busy mount names who holds it', async t => {
