@@ -4,6 +4,7 @@
 #include "cow_object.h"
 #include "engine_object.h"
 #include "file_extents.h"
+#include "kernel_calls.h"
 #include "session_object.h"
 
 namespace {
@@ -13,6 +14,7 @@ constexpr void (*kParts[])(Napi::Env, Napi::Object) = {
     asof::InitEngine,
     asof::InitCow,
     asof::InitFileExtents,
+    asof::InitKernelCalls,
     asof::InitSession,
 };
 

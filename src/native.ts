@@ -350,6 +350,18 @@ export interface Addon {
    * start and length alternate. At most `limit` runs; where the file system cannot tell, all is data.
    */
   fileExtents(fd: number, offset: number, length: number, limit: number): Float64Array;
+  /** flock(2), exclusive and without waiting: whether it is ours now. Of a descriptor's duplicates too. */
+  lockWhole(fd: number): boolean;
+  /** A shared lock of an open file description (fcntl(2), F_OFD_SETLK), without waiting: whether it is ours now. */
+  lockRange(fd: number, start: number, length: number): boolean;
+  /** Whether somebody else holds any lock within the range. */
+  rangeLocked(fd: number, start: number, length: number): boolean;
+  /** Whether anybody has the file open for writing; `fd` is open for reading only. Throws where a lease cannot tell. */
+  hasWriter(fd: number): boolean;
+  /** Makes `to` share all blocks of `from` (ioctl_ficlone(2)), on stable storage. Rejects with EOPNOTSUPP, EXDEV, ENOSPC … */
+  cloneFile(to: number, from: number): Promise<void>;
+  /** Sends `text` to the service manager's socket (sd_notify(3)). */
+  notifyManager(path: string, text: string): void;
 }
 
 let addon: Addon | undefined;
