@@ -13,7 +13,8 @@ import { type Chain, openChain } from './image/chain.js';
 import { check as checkChain } from './image/check.js';
 import { compare as compareDisks, type Difference } from './image/compare.js';
 import type { Finding } from './image/finding.js';
-import { findPoint, type Point, parseTime, pointAt, points as pointsOf } from './image/points.js';
+import { findPoint, type Point, pointAt, points as pointsOf } from './image/points.js';
+import { endOfTime } from './moment.js';
 import type { MountDriver, Mounted, MountOptions } from './mount/driver.js';
 import type { Directory, Entry, Tree } from './mount/tree.js';
 import { Engine } from './native.js';
@@ -106,7 +107,7 @@ export class OpenedImage {
   point(text: string | undefined): Point {
     if (text === undefined) return this.newest;
     if (!text.startsWith('@')) return findPoint(this.points, text);
-    const time = timeOf(text.slice(1));
+    const time = endOfTime(text.slice(1));
     return time ? pointAt(this.points, time) : findPoint(this.points, text);
   }
 
@@ -193,16 +194,6 @@ export class OpenedImage {
   }
 }
 
-/**
- * The last millisecond of what `text` names: a time to the second, by convention of a moment's name, covers all of
- * it, so that `@` and the name of a folder is that folder. Whole seconds since the epoch are a time too.
- */
-function timeOf(text: string): Date | undefined {
-  const time = /^\d{1,11}$/.test(text) ? new Date(Number(text) * 1000) : parseTime(text);
-  if (!time || Number.isNaN(time.getTime())) return undefined;
-  return text.includes('.') ? time : new Date(time.getTime() + 999);
-}
-
 /** The tree that `asof mount` shows of an image: docs/design.md, "The mount". */
 export function treeOf(image: OpenedImage): Tree {
   const { newest } = image;
@@ -229,7 +220,7 @@ export function treeOf(image: OpenedImage): Tree {
       ...folders.values(),
     ],
     find: name => {
-      const time = name.startsWith('@') ? timeOf(name.slice(1)) : undefined;
+      const time = name.startsWith('@') ? endOfTime(name.slice(1)) : undefined;
       if (!time || time.getTime() < oldest) return undefined;
       return folders.get(pointAt(image.points, time));
     },

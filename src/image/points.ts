@@ -6,6 +6,7 @@ import { basename } from 'node:path';
 import type { BlockSource, Layer } from '../block/source.js';
 import { stack } from '../block/stack.js';
 import { AsofError } from '../errors.js';
+import { momentOf, parseTime } from '../moment.js';
 import type { Chain } from './chain.js';
 
 export interface Point {
@@ -81,11 +82,6 @@ function unique(name: string, mark: string, given: Map<string, number>): string 
   return text;
 }
 
-/** The time as the name of a folder: UTC, whole seconds, no colon. */
-export function momentOf(time: Date): string {
-  return `${time.toISOString().slice(0, -5).replaceAll(':', '-')}Z`;
-}
-
 /**
  * The newest point at or before `time`; of two at the same time the first.
  * Throws POINT_UNKNOWN where every point is later.
@@ -116,18 +112,6 @@ export function findPoint(all: readonly Point[], text: string): Point {
   if (named.length > 1) throw unknown(`${named.length} points have the name ${JSON.stringify(text)}`, named);
   if (named[0]) return named[0];
   throw unknown(`no point is called ${JSON.stringify(text)}`, all);
-}
-
-/** A time as a user or the name of a moment writes it; UTC where no zone is given. */
-export function parseTime(text: string): Date | undefined {
-  const colons = text.replace(
-    /^(\d{4}-\d\d-\d\dT\d\d)-(\d\d)(?:-(\d\d))?/,
-    (_all, hour, minute, second) => `${hour}:${minute}:${second ?? '00'}`,
-  );
-  const zoned = /T/.test(colons) && !/(?:Z|[+-]\d\d:?\d\d)$/i.test(colons) ? `${colons}Z` : colons;
-  if (!/^\d{4}-\d\d-\d\d/.test(zoned)) return undefined;
-  const time = new Date(zoned);
-  return Number.isNaN(time.getTime()) ? undefined : time;
 }
 
 function unknown(what: string, all: readonly Point[]): AsofError {

@@ -3,14 +3,9 @@
  * format recognises nothing; it is taken where the user or a child says so, and for a named file that no other
  * format recognises.
  *
- * The disk has the file's exact size, even where that is no multiple of a sector. The holes that the file system
- * reports are runs of zeros; without the addon, which asks for them, all is data.
+ * The disk has the file's exact size, even where that is no multiple of a sector (block/raw-file.ts).
  */
-
-import type { LayerExtent } from '../block/extent.js';
-import type { ImageFile } from '../block/file.js';
-import { checkRange, type Layer } from '../block/source.js';
-import { loadAddon } from '../native.js';
+import { rawLayer } from '../block/raw-file.js';
 import type { Image, ImageFormat } from './format.js';
 
 export const raw: ImageFormat = {
@@ -32,55 +27,3 @@ export const raw: ImageFormat = {
     };
   },
 };
-
-/** Runs of data that one look-up asks for: bounds what a caller pays who wants the first run only. */
-const RUNS = 256;
-
-/** The bytes of `file` as a layer, holes as zeros. */
-export function rawLayer(file: ImageFile): Layer {
-  return {
-    size: file.size,
-    extents(offset, length) {
-      checkRange(file.size, offset, length);
-      return walk(file, offset, offset + length);
-    },
-    close() {},
-  };
-}
-
-function* walk(file: ImageFile, offset: number, end: number): Generator<LayerExtent, void, undefined> {
-  while (offset < end) {
-    const runs = dataRuns(file, offset, end - offset);
-    for (let i = 0; i < runs.length; i += 2) {
-      const start = Math.max(offset, runs[i]!);
-      const stop = Math.min(end, runs[i]! + runs[i + 1]!);
-      if (start > offset) yield { kind: 'zero', length: start - offset, by: file };
-      if (stop > start) yield { kind: 'data', length: stop - start, file, offset: start };
-      offset = Math.max(offset, stop);
-    }
-    // Fewer runs than asked for: there is no more data.
-    if (runs.length >= RUNS * 2) continue;
-    if (offset < end) yield { kind: 'zero', length: end - offset, by: file };
-    return;
-  }
-}
-
-/** Start and length of each run of data, alternating; at most RUNS. */
-function dataRuns(file: ImageFile, offset: number, length: number): ArrayLike<number> {
-  const extents = hasAddon() ? loadAddon().fileExtents : undefined;
-  return extents ? extents(file.fd, offset, length, RUNS) : [offset, length];
-}
-
-let addon: boolean | undefined;
-
-function hasAddon(): boolean {
-  if (addon === undefined) {
-    try {
-      loadAddon();
-      addon = true;
-    } catch {
-      addon = false;
-    }
-  }
-  return addon;
-}

@@ -7,9 +7,9 @@ import { existsSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { concat } from '../block/concat.js';
 import type { ImageFile } from '../block/file.js';
+import { rawLayer } from '../block/raw-file.js';
 import { AsofError } from '../errors.js';
 import type { Image, ImageFormat } from './format.js';
-import { rawLayer } from './raw.js';
 
 export const splitRaw: ImageFormat = {
   name: 'split-raw',

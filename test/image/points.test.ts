@@ -6,7 +6,8 @@ import { join } from 'node:path';
 import t from 'tap';
 import { AsofError } from '../../src/errors.js';
 import { openChain } from '../../src/image/chain.js';
-import { findPoint, momentOf, parseTime, pointAt, points } from '../../src/image/points.js';
+import { findPoint, pointAt, points } from '../../src/image/points.js';
+import { momentOf, parseTime } from '../../src/moment.js';
 import { folder, qemuImg } from './peer.js';
 
 const dir = folder(t);
