@@ -50,6 +50,32 @@ const CODES = {
   MOUNT_BUSY: EXIT.refused,
   /** There is no asof mount there. */
   NOT_MOUNTED: EXIT.refused,
+  /** No daemon answers on the state directory's socket. */
+  DAEMON_MISSING: EXIT.refused,
+  /** Another daemon has the state directory. */
+  DAEMON_RUNNING: EXIT.refused,
+  /** The state directory cannot be used: not the owner's alone, or not writable. */
+  STATE_UNUSABLE: EXIT.refused,
+  /** No volume has that name. */
+  VOLUME_UNKNOWN: EXIT.refused,
+  /** Another volume has that name or that origin. */
+  VOLUME_EXISTS: EXIT.refused,
+  /** The volume is not open; its reason says why. */
+  VOLUME_NOT_OPEN: EXIT.refused,
+  /** The volume has snapshots, or its live device is in use. */
+  VOLUME_IN_USE: EXIT.refused,
+  /** Somebody else has the origin: a mount, another asof, QEMU, a loop device, a writer. */
+  ORIGIN_BUSY: EXIT.refused,
+  /** The origin cannot be a volume: no file or block device, empty, or of a size that is no number of sectors. */
+  ORIGIN_UNUSABLE: EXIT.refused,
+  /** The store cannot be made or used. */
+  STORE_UNUSABLE: EXIT.refused,
+  /** No snapshot has that id. */
+  SNAPSHOT_UNKNOWN: EXIT.refused,
+  /** The snapshot could not be taken, deleted or released. */
+  SNAPSHOT_FAILED: EXIT.refused,
+  /** The provider cannot take a snapshot of this volume, or of these volumes together. */
+  PROVIDER_UNAVAILABLE: EXIT.refused,
 } as const satisfies Record<string, number>;
 
 export type ErrorCode = keyof typeof CODES;

@@ -1,0 +1,46 @@
+/** The provider `cow`: our own layer. It needs the origin and the store, takes groups, and tracks to the chunk. */
+import { errnoOf } from '../errors.js';
+import { loadAddon } from '../native.js';
+import type { SnapshotProvider } from './provider.js';
+
+export const cow: SnapshotProvider = {
+  name: 'cow',
+  can: { group: true, freeze: false, persistent: true, tracked: true, independent: false, release: true },
+
+  async unavailable() {
+    return undefined;
+  },
+
+  take(requests, group, timeoutMs) {
+    const volumes = requests.map(({ volume, id }) => ({ volume: volume.native, id }));
+    return loadAddon().CowVolume.snapshot(volumes, group, timeoutMs);
+  },
+
+  list(volume) {
+    return volume.native.snapshots();
+  },
+
+  state(volume, { id }) {
+    const found = volume.native.snapshots().find(one => one.id === id);
+    if (!found) return { state: 'unknown', why: 'the store does not know it' };
+    return { state: found.state, why: found.why || found.error };
+  },
+
+  open(volume, { id }) {
+    const native = volume.native.disk(id);
+    const { size, sectorSize } = volume.definition;
+    return { size, sectorSize, native, close: () => native.close() };
+  },
+
+  async delete(volume, { id }) {
+    try {
+      await volume.native.delete(id);
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOENT') throw error;
+    }
+  },
+
+  release(volume, { id }, runs, own) {
+    return volume.native.release(id, runs, own);
+  },
+};

@@ -1,0 +1,545 @@
+/**
+ * One volume: its files, its engine, its snapshots, and what is known of its past.
+ *
+ * States: adding → open → removed
+ *                  open → broken   the origin or the store cannot be opened at a start; nothing is served
+ *                         unknown  volume.json cannot be believed; nothing is served, nothing is touched
+ *
+ * What is on disk is changed in an order that leaves, whenever the daemon dies, either the state before or the one after:
+ * a snapshot exists when the provider has it, recorded or not; a deletion is recorded before the provider is asked.
+ * Distrust is made durable by the engine before the record of the origin that caused it is replaced.
+ */
+import { closeSync, mkdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { AsofError, errnoOf } from '../errors.js';
+import type { Logger } from '../log.js';
+import { type CowActivity, type CowEvent, type CowFound, loadAddon, type NativeLiveDisk } from '../native.js';
+import { REGION_SIZE, type VolumeDefinition } from './definition.js';
+import {
+  bootId,
+  type Constants,
+  constantsOf,
+  foreignWrite,
+  type Identity,
+  identityOf,
+  replaced,
+  writtenAfterDeath,
+} from './identity.js';
+import { Origin } from './origin.js';
+import type { ProviderVolume, SnapshotDisk, SnapshotProvider, Taken } from './provider.js';
+import { PROVIDERS, providerNamed } from './providers.js';
+import {
+  freeMoment,
+  type SnapshotEpoch,
+  type SnapshotInfo,
+  type SnapshotRecord,
+  type SnapshotState,
+} from './snapshot.js';
+import { readState, writeState } from './state-file.js';
+import { createStore, openStore, removeStore } from './store.js';
+
+export type VolumeState = 'adding' | 'open' | 'broken' | 'unknown' | 'removed';
+
+/** volume.json: `added` is written when everything else is there. */
+interface StoredDefinition {
+  readonly added: boolean;
+  readonly definition: VolumeDefinition;
+}
+
+/** state.json. */
+interface StoredState {
+  /** The origin as a clean stop left it; null while the daemon runs, and after it was killed. */
+  readonly stopped: Identity | null;
+  /** Of the last run. */
+  readonly constants: Constants;
+  readonly bootId: string;
+  readonly snapshots: readonly SnapshotRecord[];
+  readonly deleted: readonly SnapshotEpoch[];
+}
+
+const DEFINITION = 'volume';
+const STATE = 'volume-state';
+
+/** Deleted snapshots whose epochs are kept: a consumer may ask for what changed since one. */
+const EPOCHS_KEPT = 4096;
+
+/** Bytes left in the store at which the low-water event comes: a tenth of the limit, or this. */
+const LOW_WATER = 64 * 2 ** 20;
+
+/** What is known of changes before now. */
+export interface Tracking {
+  /** `exact` to the chunk; `over` where a crash made regions count whole; `unknown` before the last start. */
+  readonly state: 'exact' | 'over' | 'unknown';
+  readonly why: string;
+}
+
+export interface ChangesAnswer {
+  /** Start and length in bytes alternate. They never hold less than what changed. */
+  readonly runs: Float64Array;
+  /** How they were found: the tracker told, or nothing could, and everything counts as changed. */
+  readonly method: 'tracked' | 'none';
+  readonly exact: boolean;
+  readonly why: string;
+}
+
+interface Opened extends ProviderVolume {
+  readonly live: NativeLiveDisk;
+  readonly descriptors: readonly number[];
+}
+
+export class Volume {
+  readonly definition: VolumeDefinition;
+  readonly folder: string;
+  #state: VolumeState;
+  #why = '';
+  #opened: Opened | undefined;
+  #stored: Pick<StoredState, 'snapshots' | 'deleted'> = { snapshots: [], deleted: [] };
+  #tracking: Tracking = { state: 'exact', why: '' };
+  #found: CowFound | undefined;
+  readonly #disks = new Map<string, SnapshotDisk>();
+  readonly #events: CowEvent[] = [];
+  readonly #log: Logger;
+
+  private constructor(folder: string, definition: VolumeDefinition, state: VolumeState, log: Logger) {
+    this.folder = folder;
+    this.definition = definition;
+    this.#state = state;
+    this.#log = log;
+  }
+
+  get name(): string {
+    return this.definition.name;
+  }
+
+  get state(): VolumeState {
+    return this.#state;
+  }
+
+  /** Why it is not open; '' where it is. */
+  get why(): string {
+    return this.#why;
+  }
+
+  get tracking(): Tracking {
+    return this.#tracking;
+  }
+
+  /** What the engine found at the start. */
+  get found(): CowFound | undefined {
+    return this.#found;
+  }
+
+  /** What the engine has told since the start, newest last. */
+  get events(): readonly CowEvent[] {
+    return this.#events;
+  }
+
+  /** Makes everything that a new volume needs; where that fails, nothing of it is left. */
+  static async add(
+    folder: string,
+    definition: Omit<VolumeDefinition, 'size' | 'sectorSize'>,
+    log: Logger,
+  ): Promise<Volume> {
+    const origin = Origin.open(definition.origin);
+    let store: string | undefined;
+    let volume: Volume | undefined;
+    const descriptors: number[] = [];
+    try {
+      mkdirSync(folder, { mode: 0o700 });
+      const whole = { ...definition, size: origin.size, sectorSize: origin.sectorSize };
+      volume = new Volume(folder, whole, 'adding', log);
+      writeState(join(folder, 'volume.json'), DEFINITION, { added: false, definition: whole });
+      if (whole.store !== undefined) {
+        descriptors.push(createStore(whole.store));
+        store = whole.store;
+      }
+      descriptors.push(createStore(join(folder, 'tracker')));
+      await volume.#openEngine(origin, descriptors, true);
+      volume.#save(null);
+      writeState(join(folder, 'volume.json'), DEFINITION, { added: true, definition: whole });
+      volume.#state = 'open';
+      return volume;
+    } catch (error) {
+      if (volume) volume.#opened?.native.abandon();
+      for (const fd of descriptors) closeSync(fd);
+      origin.close();
+      if (store !== undefined) removeStore(store);
+      rmSync(folder, { recursive: true, force: true });
+      throw engineError(error, definition.name);
+    }
+  }
+
+  /**
+   * What a folder of the state directory holds. Never throws: what cannot be opened says why. undefined where an adding
+   * was interrupted, of which nothing is left then.
+   */
+  static async open(
+    folder: string,
+    id: string,
+    lastAlive: Date | undefined,
+    log: Logger,
+  ): Promise<Volume | undefined> {
+    const read = readState<StoredDefinition>(join(folder, 'volume.json'), DEFINITION);
+    if ('trouble' in read) {
+      const nobody = { id, name: id, origin: '', size: 0, sectorSize: 512, chunkSize: 0, added: 0 } as const;
+      const rest = {
+        durability: 'power',
+        onCowError: 'break-snapshot',
+        cowTimeoutMs: 0,
+        storeLimit: 0,
+      } as const;
+      const volume = new Volume(folder, { ...nobody, ...rest }, 'unknown', log);
+      volume.#why = read.trouble;
+      return volume;
+    }
+    const { added, definition } = read.body;
+    const volume = new Volume(folder, definition, 'adding', log);
+    if (!added) {
+      volume.#removeFiles();
+      return undefined;
+    }
+    try {
+      await volume.#start(lastAlive);
+      volume.#state = 'open';
+    } catch (error) {
+      volume.#state = 'broken';
+      volume.#why = error instanceof AsofError ? error.message : String(error);
+      log.error({ volume: definition.name, err: error }, 'the volume cannot be opened');
+    }
+    return volume;
+  }
+
+  async #start(lastAlive: Date | undefined): Promise<void> {
+    const { definition, folder } = this;
+    const read = readState<StoredState>(join(folder, 'state.json'), STATE);
+    if (!('trouble' in read)) this.#stored = read.body;
+    const origin = Origin.open(definition.origin);
+    const descriptors: number[] = [];
+    try {
+      if (origin.size < definition.size) {
+        throw new AsofError(
+          'ORIGIN_UNUSABLE',
+          `${origin.path} had ${definition.size} bytes, and has ${origin.size}`,
+        );
+      }
+      const distrust = 'trouble' in read ? read.trouble : suspicion(read.body, identityOf(origin), lastAlive);
+      if (definition.store !== undefined) descriptors.push(openStore(definition.store));
+      descriptors.push(openStore(join(folder, 'tracker')));
+      const found = await this.#openEngine(origin, descriptors, false);
+      if (distrust !== undefined) {
+        await this.#opened!.native.distrust(distrust);
+        this.#log.warn({ volume: definition.name, why: distrust }, 'changes before this start are unknown');
+      }
+      this.#tracking = trackingOf(distrust, found);
+      await this.#reconcile(distrust);
+      this.#save(null);
+    } catch (error) {
+      this.#opened?.native.abandon();
+      this.#opened = undefined;
+      for (const fd of descriptors) closeSync(fd);
+      origin.close();
+      throw engineError(error, definition.name);
+    }
+  }
+
+  async #openEngine(origin: Origin, descriptors: readonly number[], create: boolean): Promise<CowFound> {
+    const { definition, folder } = this;
+    const { id, size, sectorSize, chunkSize, durability, onCowError, cowTimeoutMs, storeLimit } = definition;
+    const [first, second] = descriptors;
+    const { volume: native, found } = await loadAddon().CowVolume.open({
+      volume: id,
+      size,
+      sectorSize,
+      chunkSize,
+      regionSize: Math.max(REGION_SIZE, chunkSize),
+      durability,
+      onError: onCowError,
+      timeoutMs: cowTimeoutMs,
+      limit: storeLimit,
+      lowWater: storeLimit > 0 ? Math.floor(storeLimit / 10) : LOW_WATER,
+      create,
+      bootId: bootId(),
+      origin: origin.fd,
+      store: second === undefined ? null : first!,
+      tracker: second ?? first!,
+      event: event => this.#told(event),
+    });
+    this.#found = found;
+    this.#opened = { definition, folder, origin, native, live: native.live(), descriptors };
+    return found;
+  }
+
+  /** Brings records and providers together: deletions are finished, what was never recorded is. */
+  async #reconcile(distrust: string | undefined): Promise<void> {
+    const opened = this.#require();
+    const { deleted } = this.#stored;
+    let snapshots = this.#stored.snapshots.map(record => {
+      const { independent } = providerNamed(record.provider).can;
+      const lost = distrust !== undefined && !independent && record.state === 'live';
+      return lost ? { ...record, state: 'unknown' as const, why: distrust } : record;
+    });
+    for (const provider of PROVIDERS) {
+      for (const found of provider.list(opened)) {
+        if (deleted.some(one => one.id === found.id)) {
+          await provider.delete(opened, found);
+        } else if (!snapshots.some(one => one.id === found.id)) {
+          const lost = distrust !== undefined && !provider.can.independent;
+          const state = lost ? ('unknown' as const) : ('live' as const);
+          const record = recordOf(provider, found, found, this.#moment(found.time, snapshots));
+          snapshots = [...snapshots, { ...record, state, why: distrust ?? '' }];
+        }
+      }
+    }
+    this.#stored = { snapshots: snapshots.sort((a, b) => a.time - b.time), deleted };
+  }
+
+  #moment(time: number, taken: readonly SnapshotRecord[]): string {
+    return freeMoment(
+      time,
+      taken.map(one => one.moment),
+    );
+  }
+
+  #told(event: CowEvent): void {
+    this.#events.push(event);
+    if (this.#events.length > 100) this.#events.shift();
+    this.#log.warn({ volume: this.name, event }, event.why || event.kind);
+  }
+
+  #require(): Opened {
+    if (this.#opened && this.#state !== 'removed') return this.#opened;
+    throw new AsofError(
+      'VOLUME_NOT_OPEN',
+      `the volume ${this.name} is not open: ${this.#why || this.#state}`,
+      `asof volume show ${this.name}`,
+    );
+  }
+
+  #save(stopped: Identity | null): void {
+    const { origin } = this.#require();
+    const body: StoredState = { stopped, constants: constantsOf(origin), bootId: bootId(), ...this.#stored };
+    writeState(join(this.folder, 'state.json'), STATE, body);
+  }
+
+  /** For providers and the mount. Throws VOLUME_NOT_OPEN. */
+  opened(): ProviderVolume & { readonly live: NativeLiveDisk } {
+    return this.#require();
+  }
+
+  activity(): CowActivity {
+    return this.#require().native.activity();
+  }
+
+  /** The new snapshot of a group that `provider` has just taken. */
+  record(
+    provider: SnapshotProvider,
+    taken: Taken,
+    group: string,
+    groupSize: number,
+    id: string,
+    epoch: number,
+  ): SnapshotInfo {
+    const moment = this.#moment(taken.time, this.#stored.snapshots);
+    const record = recordOf(provider, { id, group, groupSize, epoch }, taken, moment);
+    this.#stored = { ...this.#stored, snapshots: [...this.#stored.snapshots, record] };
+    this.#save(null);
+    return this.#info(record);
+  }
+
+  /** Oldest first. */
+  snapshots(): SnapshotInfo[] {
+    return this.#stored.snapshots.map(record => this.#info(record));
+  }
+
+  #info(record: SnapshotRecord): SnapshotInfo {
+    const { id: volumeId, name: volume, size, sectorSize } = this.definition;
+    const { state, why } = this.#stateOf(record);
+    return {
+      ...record,
+      state,
+      why,
+      volume,
+      volumeId,
+      at: new Date(record.time).toISOString(),
+      size,
+      sectorSize,
+    };
+  }
+
+  #stateOf(record: SnapshotRecord): { readonly state: SnapshotState; readonly why: string } {
+    if (record.state !== 'live') return record;
+    if (!this.#opened) return { state: 'unknown', why: `the volume is not open: ${this.#why}` };
+    return providerNamed(record.provider).state(this.#opened, record);
+  }
+
+  /** The disk of a snapshot: one object, however often it is asked for. Throws VOLUME_NOT_OPEN. */
+  disk(id: string): SnapshotDisk {
+    let disk = this.#disks.get(id);
+    if (disk) return disk;
+    const record = this.#stored.snapshots.find(one => one.id === id);
+    if (!record) throw new AsofError('SNAPSHOT_UNKNOWN', `the volume ${this.name} has no snapshot ${id}`);
+    disk = providerNamed(record.provider).open(this.#require(), record);
+    this.#disks.set(id, disk);
+    return disk;
+  }
+
+  /** Throws SNAPSHOT_FAILED. */
+  async delete(id: string): Promise<void> {
+    const opened = this.#require();
+    const record = this.#stored.snapshots.find(one => one.id === id);
+    if (!record) return;
+    const { group, provider, time, epoch } = record;
+    const epochs = [...this.#stored.deleted, { id, group, provider, time, epoch }].slice(-EPOCHS_KEPT);
+    this.#stored = { snapshots: this.#stored.snapshots.filter(one => one !== record), deleted: epochs };
+    this.#save(null);
+    this.#disks.get(id)?.close();
+    this.#disks.delete(id);
+    try {
+      await providerNamed(provider).delete(opened, record);
+    } catch (error) {
+      throw new AsofError(
+        'SNAPSHOT_FAILED',
+        `the snapshot ${id} is deleted, but its space is not free yet: ${errnoOf(error)}`,
+        '',
+        {
+          cause: error,
+        },
+      );
+    }
+  }
+
+  /** Throws SNAPSHOT_FAILED where somebody reads it, or where its provider cannot. */
+  async release(id: string, runs: Float64Array): Promise<void> {
+    const opened = this.#require();
+    const record = this.#stored.snapshots.find(one => one.id === id);
+    if (!record) throw new AsofError('SNAPSHOT_UNKNOWN', `the volume ${this.name} has no snapshot ${id}`);
+    try {
+      await providerNamed(record.provider).release(opened, record, runs, 0);
+    } catch (error) {
+      const busy = errnoOf(error) === 'EBUSY';
+      const why = busy ? 'another reader needs it' : error instanceof Error ? error.message : String(error);
+      throw new AsofError('SNAPSHOT_FAILED', `nothing of the snapshot ${id} is released: ${why}`, '', {
+        cause: error,
+      });
+    }
+  }
+
+  /** What may be asked for by `--since`: snapshots, deleted ones too. */
+  epochs(): readonly SnapshotEpoch[] {
+    return [...this.#stored.snapshots, ...this.#stored.deleted];
+  }
+
+  /** What was written since `since`; undefined is since the volume was added. */
+  async changes(since: SnapshotEpoch | undefined): Promise<ChangesAnswer> {
+    const { native } = this.#require();
+    const tracked = since === undefined || providerNamed(since.provider).can.tracked;
+    // A snapshot that closed no epoch lies somewhere in it: what was written before in it counts as well.
+    const epoch = since === undefined ? 0 : tracked ? since.epoch : Math.max(0, since.epoch - 1);
+    const { runs, exact, why } = await native.changes(epoch, 0);
+    const everything = !exact && runs.length === 2 && runs[0] === 0 && runs[1] === this.definition.size;
+    const over = `a snapshot of ${since?.provider} does not split what was written before it from what came after`;
+    return {
+      runs,
+      method: everything ? 'none' : 'tracked',
+      exact: exact && tracked,
+      why: [why, tracked ? '' : over].filter(part => part !== '').join('; '),
+    };
+  }
+
+  /** The clean stop. Never throws: what could not be recorded is unknown at the next start. */
+  async close(): Promise<void> {
+    const opened = this.#opened;
+    if (!opened) return;
+    for (const disk of this.#disks.values()) disk.close();
+    this.#disks.clear();
+    try {
+      opened.live.close();
+      await opened.native.close();
+      this.#save(identityOf(opened.origin));
+    } catch (error) {
+      this.#log.error({ volume: this.name, err: error }, 'no clean stop: what changed will be over-reported');
+    }
+    this.#letGo(opened);
+  }
+
+  #letGo(opened: Opened): void {
+    this.#opened = undefined;
+    for (const fd of opened.descriptors) closeSync(fd);
+    opened.origin.close();
+  }
+
+  /** Nothing of it is left but the origin, as it is now. */
+  async remove(): Promise<void> {
+    const opened = this.#opened;
+    if (opened) {
+      for (const disk of this.#disks.values()) disk.close();
+      this.#disks.clear();
+      for (const { id } of this.snapshots()) await this.delete(id);
+      opened.live.close();
+      await opened.native.close();
+      this.#letGo(opened);
+    }
+    this.#state = 'removed';
+    this.#removeFiles();
+  }
+
+  #removeFiles(): void {
+    const { store } = this.definition;
+    // First what makes it a volume: without it the rest is garbage that the next start clears away.
+    writeState(join(this.folder, 'volume.json'), DEFINITION, { added: false, definition: this.definition });
+    if (store !== undefined) removeStore(store);
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+}
+
+function suspicion(stored: StoredState, now: Identity, lastAlive: Date | undefined): string | undefined {
+  if (stored.stopped) return foreignWrite(stored.stopped, now);
+  const sameBoot = stored.bootId === now.bootId;
+  return replaced(stored.constants, now, sameBoot) ?? writtenAfterDeath(now, stored.bootId, lastAlive);
+}
+
+function trackingOf(distrust: string | undefined, found: CowFound): Tracking {
+  const why = distrust ?? found.tracking;
+  if (why !== '') return { state: 'unknown', why };
+  if (found.clean) return { state: 'exact', why: '' };
+  return {
+    state: 'over',
+    why: 'the daemon was not stopped cleanly: regions written before count as changed whole',
+  };
+}
+
+function recordOf(
+  provider: SnapshotProvider,
+  { id, group, groupSize, epoch }: Pick<SnapshotRecord, 'id' | 'group' | 'groupSize' | 'epoch'>,
+  { time, holdNs, switchNs }: Pick<Taken, 'time' | 'holdNs' | 'switchNs'>,
+  moment: string,
+): SnapshotRecord {
+  const consistency = 'crash';
+  const state = 'live';
+  return {
+    id,
+    group,
+    groupSize,
+    provider: provider.name,
+    time,
+    moment,
+    consistency,
+    holdNs,
+    switchNs,
+    epoch,
+    state,
+    why: '',
+  };
+}
+
+/** What the engine rejects with, in words. */
+function engineError(error: unknown, name: string): unknown {
+  if (error instanceof AsofError || errnoOf(error) === '') return error;
+  const why = error instanceof Error ? error.message : String(error);
+  return new AsofError(
+    'STORE_UNUSABLE',
+    `the volume ${name} cannot be opened: ${why} (${errnoOf(error)})`,
+    '',
+    { cause: error },
+  );
+}

@@ -1,0 +1,290 @@
+/**
+ * All volumes of a state directory. What changes any of them happens one after another, in the order in which it was asked
+ * for; what only looks does not wait.
+ */
+import { randomUUID } from 'node:crypto';
+import { realpath } from 'node:fs/promises';
+import { AsofError, errnoOf } from '../errors.js';
+import type { Logger } from '../log.js';
+import type { CowActivity } from '../native.js';
+import { Activity, type Forecast, type Rates, SAMPLE_MS } from './activity.js';
+import { checkRequest, DEFAULTS, type VolumeRequest } from './definition.js';
+import { chooseProvider } from './providers.js';
+import { findSnapshots, type SnapshotEpoch, type SnapshotInfo } from './snapshot.js';
+import type { StateFolder } from './state-folder.js';
+import { type ChangesAnswer, Volume } from './volume.js';
+
+/** Milliseconds that writes under way may take to end before a snapshot is given up. */
+const HOLD_MS = 10_000;
+
+export interface VolumeActivity {
+  readonly counters: CowActivity;
+  readonly rates: Rates;
+  readonly forecast: Forecast;
+}
+
+export interface VolumesOptions {
+  readonly state: StateFolder;
+  readonly log: Logger;
+  /** Nothing below it can be an origin or a store: it would be served by the very process that waits for it. */
+  readonly mountPoint?: string | undefined;
+  /** After each change of what a mount shows; awaited, so that a name is gone before what it stood for. */
+  readonly changed?: (() => Promise<void>) | undefined;
+}
+
+export class Volumes {
+  readonly #options: VolumesOptions;
+  readonly #all = new Map<string, Volume>();
+  readonly #activity = new WeakMap<Volume, Activity>();
+  readonly #sampler: NodeJS.Timeout;
+  #queue: Promise<unknown> = Promise.resolve();
+  #closed = false;
+
+  private constructor(options: VolumesOptions) {
+    this.#options = options;
+    this.#sampler = setInterval(() => this.#sample(), SAMPLE_MS);
+    this.#sampler.unref();
+  }
+
+  /** Brings back what the state directory holds, as it was. */
+  static async open(options: VolumesOptions): Promise<Volumes> {
+    const volumes = new Volumes(options);
+    const { state, log } = options;
+    for (const id of state.volumes()) {
+      const volume = await Volume.open(state.volume(id), id, state.lastAlive, log);
+      if (volume) volumes.#all.set(id, volume);
+    }
+    return volumes;
+  }
+
+  /** By name. */
+  list(): Volume[] {
+    return [...this.#all.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+  }
+
+  /** By name or id. Throws VOLUME_UNKNOWN. */
+  get(name: string): Volume {
+    const volume = this.list().find(one => one.name === name) ?? this.#all.get(name);
+    if (volume) return volume;
+    throw new AsofError('VOLUME_UNKNOWN', `there is no volume ${JSON.stringify(name)}`, 'asof volume list');
+  }
+
+  /** Throws USAGE, VOLUME_EXISTS, and what opening origin and store throws. */
+  add(request: VolumeRequest): Promise<Volume> {
+    return this.#next(async () => {
+      checkRequest(request);
+      const origin = await this.#canonical(request.origin);
+      const twin = this.list().find(one => one.name === request.name || one.definition.origin === origin);
+      if (twin) {
+        const what = twin.name === request.name ? 'exists already' : `has the origin ${origin} already`;
+        throw new AsofError(
+          'VOLUME_EXISTS',
+          `the volume ${twin.name} ${what}`,
+          `asof volume show ${twin.name}`,
+        );
+      }
+      const id = randomUUID();
+      const folder = this.#options.state.volume(id);
+      const store = request.store === 'memory' ? undefined : (request.store ?? `${folder}/store`);
+      if (store !== undefined) this.#refuseOwn(store);
+      const volume = await Volume.add(
+        folder,
+        {
+          id,
+          name: request.name,
+          origin,
+          chunkSize: request.chunkSize ?? DEFAULTS.chunkSize,
+          durability: request.durability ?? DEFAULTS.durability,
+          onCowError: request.onCowError ?? DEFAULTS.onCowError,
+          cowTimeoutMs: request.cowTimeoutMs ?? DEFAULTS.cowTimeoutMs,
+          storeLimit: request.storeLimit ?? DEFAULTS.storeLimit,
+          ...(store === undefined ? {} : { store }),
+          added: Date.now(),
+        },
+        this.#options.log,
+      );
+      this.#all.set(id, volume);
+      await this.#changed();
+      return volume;
+    });
+  }
+
+  /** Throws VOLUME_IN_USE where it has snapshots, unless `force`. */
+  remove(name: string, options: { readonly force: boolean }): Promise<Volume> {
+    return this.#next(async () => {
+      const volume = this.get(name);
+      const count = volume.snapshots().length;
+      if (count > 0 && !options.force) {
+        throw new AsofError(
+          'VOLUME_IN_USE',
+          `the volume ${volume.name} has ${count} snapshot${count === 1 ? '' : 's'}`,
+          `asof volume remove --force ${volume.name} removes them too`,
+        );
+      }
+      this.#all.delete(volume.definition.id);
+      await this.#changed();
+      await volume.remove();
+      return volume;
+    });
+  }
+
+  /** Every snapshot, oldest first; of one volume where it is named. */
+  snapshots(name?: string): SnapshotInfo[] {
+    const volumes = name === undefined ? this.list() : [this.get(name)];
+    return volumes.flatMap(volume => volume.snapshots()).sort((a, b) => a.time - b.time);
+  }
+
+  /** The snapshot of that id, or all of the group. Throws SNAPSHOT_UNKNOWN. */
+  find(id: string): SnapshotInfo[] {
+    return findSnapshots(this.snapshots(), id);
+  }
+
+  /** One moment of all the named volumes. Throws SNAPSHOT_FAILED or PROVIDER_UNAVAILABLE; then there is no snapshot. */
+  snapshot(names: readonly string[], providerName?: string): Promise<SnapshotInfo[]> {
+    return this.#next(async () => {
+      const volumes = names.map(name => this.get(name));
+      if (volumes.length === 0 || new Set(volumes).size !== volumes.length) {
+        throw new AsofError('USAGE', 'a snapshot is of one or more volumes, each named once');
+      }
+      const opened = volumes.map(volume => volume.opened());
+      const provider = await chooseProvider(opened, providerName);
+      const requests = opened.map(volume => ({ volume, id: randomUUID() }));
+      const group = requests.length === 1 ? requests[0]!.id : randomUUID();
+      const taken = await provider.take(requests, group, HOLD_MS).catch((error: unknown) => {
+        throw notTaken(error);
+      });
+      const infos = volumes.map((volume, i) =>
+        volume.record(provider, taken, group, volumes.length, requests[i]!.id, taken.epochs[i]!),
+      );
+      this.#options.log.info(
+        { group, volumes: names, holdNs: taken.holdNs, switchNs: taken.switchNs },
+        'snapshot',
+      );
+      await this.#changed();
+      return infos;
+    });
+  }
+
+  /** The snapshot of that id, or all of the group. Throws SNAPSHOT_UNKNOWN or VOLUME_NOT_OPEN. */
+  deleteSnapshot(id: string): Promise<SnapshotInfo[]> {
+    return this.#next(async () => {
+      const meant = this.find(id);
+      for (const { volumeId } of meant) this.get(volumeId).opened();
+      for (const { volumeId, id: one } of meant) await this.get(volumeId).delete(one);
+      await this.#changed();
+      return meant;
+    });
+  }
+
+  /** A consumer has these ranges: they are no longer kept. Start and length in bytes alternate. */
+  release(id: string, runs: Float64Array): Promise<SnapshotInfo> {
+    return this.#next(async () => {
+      const [snapshot, second] = this.find(id);
+      if (!snapshot || second)
+        throw new AsofError('USAGE', 'ranges are released of one snapshot, not of a group');
+      const { size } = snapshot;
+      for (let i = 0; i < runs.length; i += 2) {
+        const [start, length] = [runs[i]!, runs[i + 1] ?? Number.NaN];
+        if (start >= 0 && length >= 0 && start + length <= size) continue;
+        throw new AsofError(
+          'OUT_OF_RANGE',
+          `${length} bytes at offset ${start} do not lie within the volume's ${size} bytes`,
+        );
+      }
+      await this.get(snapshot.volumeId).release(snapshot.id, runs);
+      return snapshot;
+    });
+  }
+
+  /**
+   * What changed in the volume since its snapshot `since`, deleted or not; since it was added where that is `added`.
+   * Throws SNAPSHOT_UNKNOWN.
+   */
+  async changes(
+    name: string,
+    since: string,
+  ): Promise<ChangesAnswer & { readonly since: SnapshotEpoch | undefined }> {
+    const volume = this.get(name);
+    const [epoch] = since === 'added' ? [undefined] : findSnapshots(volume.epochs(), since);
+    return { ...(await volume.changes(epoch)), since: epoch };
+  }
+
+  /** Throws VOLUME_NOT_OPEN. */
+  activity(name: string): VolumeActivity {
+    const volume = this.get(name);
+    const counters = volume.activity();
+    const past = this.#activityOf(volume);
+    past.add(counters);
+    return { counters, rates: past.rates(), forecast: past.forecast() };
+  }
+
+  /** The clean stop of all. */
+  close(): Promise<void> {
+    return this.#next(async () => {
+      this.#closed = true;
+      clearInterval(this.#sampler);
+      await Promise.all(this.list().map(volume => volume.close()));
+      this.#all.clear();
+    });
+  }
+
+  #next<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.#queue.then(() => {
+      if (this.#closed) throw new AsofError('DAEMON_MISSING', 'the daemon is being stopped');
+      return work();
+    });
+    this.#queue = done.catch(() => {});
+    return done;
+  }
+
+  async #changed(): Promise<void> {
+    await this.#options.changed?.();
+  }
+
+  /** Without symbolic links. Asked of the kernel on another thread, in case the path leads into our own mount. */
+  async #canonical(path: string): Promise<string> {
+    this.#refuseOwn(path);
+    let real: string;
+    try {
+      real = await realpath(path);
+    } catch (error) {
+      const errno = errnoOf(error);
+      if (errno === 'ENOENT')
+        throw new AsofError('NOT_FOUND', `${path} does not exist`, '', { cause: error });
+      throw new AsofError('IO', `cannot open ${path}: ${errno || String(error)}`, '', { cause: error });
+    }
+    this.#refuseOwn(real);
+    return real;
+  }
+
+  #refuseOwn(path: string): void {
+    const { mountPoint } = this.#options;
+    if (mountPoint === undefined || !`${path}/`.startsWith(`${mountPoint}/`)) return;
+    throw new AsofError('ORIGIN_UNUSABLE', `${path} lies in the daemon's own mount on ${mountPoint}`);
+  }
+
+  #activityOf(volume: Volume): Activity {
+    let activity = this.#activity.get(volume);
+    if (activity) return activity;
+    activity = new Activity();
+    this.#activity.set(volume, activity);
+    return activity;
+  }
+
+  #sample(): void {
+    for (const volume of this.#all.values()) {
+      if (volume.state === 'open') this.#activityOf(volume).add(volume.activity());
+    }
+  }
+}
+
+function notTaken(error: unknown): unknown {
+  if (error instanceof AsofError) return error;
+  const errno = errnoOf(error);
+  if (errno === '') return error;
+  const why =
+    errno === 'ETIMEDOUT'
+      ? `writes under way did not end within ${HOLD_MS / 1000} seconds`
+      : (error as Error).message;
+  return new AsofError('SNAPSHOT_FAILED', `no snapshot was taken: ${why}`, '', { cause: error });
+}
