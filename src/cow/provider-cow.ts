@@ -20,10 +20,13 @@ export const cow: SnapshotProvider = {
     return volume.native.snapshots();
   },
 
-  state(volume, { id }) {
-    const found = volume.native.snapshots().find(one => one.id === id);
-    if (!found) return { state: 'unknown', why: 'the store does not know it' };
-    return { state: found.state, why: found.why || found.error };
+  states(volume) {
+    const all = new Map(volume.native.snapshots().map(one => [one.id, one]));
+    return id => {
+      const found = all.get(id);
+      if (!found) return { state: 'unknown', why: 'the store does not know it' };
+      return { state: found.state, why: found.why || found.error };
+    };
   },
 
   open(volume, { id }) {

@@ -91,15 +91,21 @@ export const reflink: SnapshotProvider = {
       });
   },
 
-  state(volume, { id }) {
-    const path = join(folderOf(volume), id);
-    try {
-      const size = statSync(path).size;
-      if (size >= volume.definition.size) return { state: 'live', why: '' };
-      return { state: 'broken', why: `${path} has ${size} bytes, and should have ${volume.definition.size}` };
-    } catch (error) {
-      return { state: 'broken', why: `${path}: ${errnoOf(error)}` };
-    }
+  states(volume) {
+    const folder = folderOf(volume);
+    return id => {
+      const path = join(folder, id);
+      try {
+        const size = statSync(path).size;
+        if (size >= volume.definition.size) return { state: 'live', why: '' };
+        return {
+          state: 'broken',
+          why: `${path} has ${size} bytes, and should have ${volume.definition.size}`,
+        };
+      } catch (error) {
+        return { state: 'broken', why: `${path}: ${errnoOf(error)}` };
+      }
+    };
   },
 
   open(volume, { id }) {

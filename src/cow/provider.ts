@@ -73,10 +73,8 @@ export interface SnapshotProvider {
   take(requests: readonly Request[], group: string, timeoutMs: number): Promise<Taken>;
   /** What is there whether it was recorded or not: a daemon may have died in between. */
   list(volume: ProviderVolume): Found[];
-  state(
-    volume: ProviderVolume,
-    snapshot: Pick<SnapshotRecord, 'id'>,
-  ): { readonly state: SnapshotState; readonly why: string };
+  /** Asks once, for as many snapshots as then are looked up. */
+  states(volume: ProviderVolume): (id: string) => { readonly state: SnapshotState; readonly why: string };
   /** Throws where it cannot be opened. */
   open(volume: ProviderVolume, snapshot: Pick<SnapshotRecord, 'id'>): SnapshotDisk;
   /** Gives its space back. One that is gone is no error. */

@@ -82,8 +82,22 @@ export interface ChangesAnswer {
   readonly why: string;
 }
 
+/** The live device as a mount shows it: one object for as long as the volume is open. */
+export interface LiveDisk {
+  readonly size: number;
+  readonly sectorSize: 512 | 4096;
+  readonly native: NativeLiveDisk;
+}
+
+/** Who wants to know what a volume tells by itself. */
+export interface Watcher {
+  readonly log: Logger;
+  /** A snapshot whose disk is in use has become invalid: what was cached of it must be forgotten. */
+  readonly invalid: (disk: SnapshotDisk) => void;
+}
+
 interface Opened extends ProviderVolume {
-  readonly live: NativeLiveDisk;
+  readonly live: LiveDisk;
   readonly descriptors: readonly number[];
 }
 
@@ -98,13 +112,13 @@ export class Volume {
   #found: CowFound | undefined;
   readonly #disks = new Map<string, SnapshotDisk>();
   readonly #events: CowEvent[] = [];
-  readonly #log: Logger;
+  readonly #watcher: Watcher;
 
-  private constructor(folder: string, definition: VolumeDefinition, state: VolumeState, log: Logger) {
+  private constructor(folder: string, definition: VolumeDefinition, state: VolumeState, watcher: Watcher) {
     this.folder = folder;
     this.definition = definition;
     this.#state = state;
-    this.#log = log;
+    this.#watcher = watcher;
   }
 
   get name(): string {
@@ -138,7 +152,7 @@ export class Volume {
   static async add(
     folder: string,
     definition: Omit<VolumeDefinition, 'size' | 'sectorSize'>,
-    log: Logger,
+    watcher: Watcher,
   ): Promise<Volume> {
     const origin = Origin.open(definition.origin);
     let store: string | undefined;
@@ -147,7 +161,7 @@ export class Volume {
     try {
       mkdirSync(folder, { mode: 0o700 });
       const whole = { ...definition, size: origin.size, sectorSize: origin.sectorSize };
-      volume = new Volume(folder, whole, 'adding', log);
+      volume = new Volume(folder, whole, 'adding', watcher);
       writeState(join(folder, 'volume.json'), DEFINITION, { added: false, definition: whole });
       if (whole.store !== undefined) {
         descriptors.push(createStore(whole.store));
@@ -177,7 +191,7 @@ export class Volume {
     folder: string,
     id: string,
     lastAlive: Date | undefined,
-    log: Logger,
+    watcher: Watcher,
   ): Promise<Volume | undefined> {
     const read = readState<StoredDefinition>(join(folder, 'volume.json'), DEFINITION);
     if ('trouble' in read) {
@@ -188,12 +202,12 @@ export class Volume {
         cowTimeoutMs: 0,
         storeLimit: 0,
       } as const;
-      const volume = new Volume(folder, { ...nobody, ...rest }, 'unknown', log);
+      const volume = new Volume(folder, { ...nobody, ...rest }, 'unknown', watcher);
       volume.#why = read.trouble;
       return volume;
     }
     const { added, definition } = read.body;
-    const volume = new Volume(folder, definition, 'adding', log);
+    const volume = new Volume(folder, definition, 'adding', watcher);
     if (!added) {
       volume.#removeFiles();
       return undefined;
@@ -204,7 +218,7 @@ export class Volume {
     } catch (error) {
       volume.#state = 'broken';
       volume.#why = error instanceof AsofError ? error.message : String(error);
-      log.error({ volume: definition.name, err: error }, 'the volume cannot be opened');
+      watcher.log.error({ volume: definition.name, err: error }, 'the volume cannot be opened');
     }
     return volume;
   }
@@ -228,7 +242,10 @@ export class Volume {
       const found = await this.#openEngine(origin, descriptors, false);
       if (distrust !== undefined) {
         await this.#opened!.native.distrust(distrust);
-        this.#log.warn({ volume: definition.name, why: distrust }, 'changes before this start are unknown');
+        this.#watcher.log.warn(
+          { volume: definition.name, why: distrust },
+          'changes before this start are unknown',
+        );
       }
       this.#tracking = trackingOf(distrust, found);
       await this.#reconcile(distrust);
@@ -265,7 +282,14 @@ export class Volume {
       event: event => this.#told(event),
     });
     this.#found = found;
-    this.#opened = { definition, folder, origin, native, live: native.live(), descriptors };
+    this.#opened = {
+      definition,
+      folder,
+      origin,
+      native,
+      live: { size, sectorSize, native: native.live() },
+      descriptors,
+    };
     return found;
   }
 
@@ -303,7 +327,10 @@ export class Volume {
   #told(event: CowEvent): void {
     this.#events.push(event);
     if (this.#events.length > 100) this.#events.shift();
-    this.#log.warn({ volume: this.name, event }, event.why || event.kind);
+    this.#watcher.log.warn({ volume: this.name, event }, event.why || event.kind);
+    if (event.kind !== 'broken') return;
+    const disk = this.#disks.get(event.snapshot);
+    if (disk) this.#watcher.invalid(disk);
   }
 
   #require(): Opened {
@@ -322,7 +349,7 @@ export class Volume {
   }
 
   /** For providers and the mount. Throws VOLUME_NOT_OPEN. */
-  opened(): ProviderVolume & { readonly live: NativeLiveDisk } {
+  opened(): ProviderVolume & { readonly live: LiveDisk } {
     return this.#require();
   }
 
@@ -343,33 +370,32 @@ export class Volume {
     const record = recordOf(provider, { id, group, groupSize, epoch }, taken, moment);
     this.#stored = { ...this.#stored, snapshots: [...this.#stored.snapshots, record] };
     this.#save(null);
-    return this.#info(record);
+    return this.#infos([record])[0]!;
   }
 
   /** Oldest first. */
   snapshots(): SnapshotInfo[] {
-    return this.#stored.snapshots.map(record => this.#info(record));
+    return this.#infos(this.#stored.snapshots);
   }
 
-  #info(record: SnapshotRecord): SnapshotInfo {
+  #infos(records: readonly SnapshotRecord[]): SnapshotInfo[] {
     const { id: volumeId, name: volume, size, sectorSize } = this.definition;
-    const { state, why } = this.#stateOf(record);
-    return {
-      ...record,
-      state,
-      why,
-      volume,
-      volumeId,
-      at: new Date(record.time).toISOString(),
-      size,
-      sectorSize,
+    const lookups = new Map<string, ReturnType<SnapshotProvider['states']>>();
+    const stateOf = (record: SnapshotRecord): { readonly state: SnapshotState; readonly why: string } => {
+      if (record.state !== 'live') return record;
+      if (!this.#opened) return { state: 'unknown', why: `the volume is not open: ${this.#why}` };
+      let lookup = lookups.get(record.provider);
+      if (!lookup) {
+        lookup = providerNamed(record.provider).states(this.#opened);
+        lookups.set(record.provider, lookup);
+      }
+      return lookup(record.id);
     };
-  }
-
-  #stateOf(record: SnapshotRecord): { readonly state: SnapshotState; readonly why: string } {
-    if (record.state !== 'live') return record;
-    if (!this.#opened) return { state: 'unknown', why: `the volume is not open: ${this.#why}` };
-    return providerNamed(record.provider).state(this.#opened, record);
+    return records.map(record => {
+      const { state, why } = stateOf(record);
+      const at = new Date(record.time).toISOString();
+      return { ...record, state, why, volume, volumeId, at, size, sectorSize };
+    });
   }
 
   /** The disk of a snapshot: one object, however often it is asked for. Throws VOLUME_NOT_OPEN. */
@@ -453,11 +479,14 @@ export class Volume {
     for (const disk of this.#disks.values()) disk.close();
     this.#disks.clear();
     try {
-      opened.live.close();
+      opened.live.native.close();
       await opened.native.close();
       this.#save(identityOf(opened.origin));
     } catch (error) {
-      this.#log.error({ volume: this.name, err: error }, 'no clean stop: what changed will be over-reported');
+      this.#watcher.log.error(
+        { volume: this.name, err: error },
+        'no clean stop: what changed will be over-reported',
+      );
     }
     this.#letGo(opened);
   }
@@ -475,7 +504,7 @@ export class Volume {
       for (const disk of this.#disks.values()) disk.close();
       this.#disks.clear();
       for (const { id } of this.snapshots()) await this.delete(id);
-      opened.live.close();
+      opened.live.native.close();
       await opened.native.close();
       this.#letGo(opened);
     }

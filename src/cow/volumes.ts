@@ -5,14 +5,13 @@
 import { randomUUID } from 'node:crypto';
 import { realpath } from 'node:fs/promises';
 import { AsofError, errnoOf } from '../errors.js';
-import type { Logger } from '../log.js';
 import type { CowActivity } from '../native.js';
 import { Activity, type Forecast, type Rates, SAMPLE_MS } from './activity.js';
 import { checkRequest, DEFAULTS, type VolumeRequest } from './definition.js';
 import { chooseProvider } from './providers.js';
 import { findSnapshots, type SnapshotEpoch, type SnapshotInfo } from './snapshot.js';
 import type { StateFolder } from './state-folder.js';
-import { type ChangesAnswer, Volume } from './volume.js';
+import { type ChangesAnswer, Volume, type Watcher } from './volume.js';
 
 /** Milliseconds that writes under way may take to end before a snapshot is given up. */
 const HOLD_MS = 10_000;
@@ -23,9 +22,8 @@ export interface VolumeActivity {
   readonly forecast: Forecast;
 }
 
-export interface VolumesOptions {
+export interface VolumesOptions extends Watcher {
   readonly state: StateFolder;
-  readonly log: Logger;
   /** Nothing below it can be an origin or a store: it would be served by the very process that waits for it. */
   readonly mountPoint?: string | undefined;
   /** After each change of what a mount shows; awaited, so that a name is gone before what it stood for. */
@@ -49,9 +47,9 @@ export class Volumes {
   /** Brings back what the state directory holds, as it was. */
   static async open(options: VolumesOptions): Promise<Volumes> {
     const volumes = new Volumes(options);
-    const { state, log } = options;
+    const { state } = options;
     for (const id of state.volumes()) {
-      const volume = await Volume.open(state.volume(id), id, state.lastAlive, log);
+      const volume = await Volume.open(state.volume(id), id, state.lastAlive, options);
       if (volume) volumes.#all.set(id, volume);
     }
     return volumes;
@@ -101,7 +99,7 @@ export class Volumes {
           ...(store === undefined ? {} : { store }),
           added: Date.now(),
         },
-        this.#options.log,
+        this.#options,
       );
       this.#all.set(id, volume);
       await this.#changed();

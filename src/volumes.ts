@@ -1,0 +1,255 @@
+/**
+ * Composition for live volumes: the state directory, the volumes in it, and the mount that shows them. The daemon asks it
+ * alone; service.ts is its brother for images.
+ *
+ *   MOUNT/volumes/NAME/live                read-write
+ *   MOUNT/volumes/NAME/info.json
+ *   MOUNT/volumes/NAME/<moment>/disk       read-only; info.json beside it
+ *   MOUNT/volumes/NAME/@<time>             the newest snapshot at or before a time; not listed
+ */
+import { resolve } from 'node:path';
+import type { VolumeRequest } from './cow/definition.js';
+import type { SnapshotInfo } from './cow/snapshot.js';
+import { StateFolder } from './cow/state-folder.js';
+import type { Tracking, Volume, VolumeState } from './cow/volume.js';
+import { type VolumeActivity, Volumes } from './cow/volumes.js';
+import { AsofError } from './errors.js';
+import type { Logger } from './log.js';
+import { endOfTime } from './moment.js';
+import type { EndReason, MountDriver, Mounted } from './mount/driver.js';
+import type { Directory, Entry, Tree } from './mount/tree.js';
+import { type DriverName, mountDriver } from './service.js';
+
+export type { DriverName, SnapshotInfo, VolumeActivity, VolumeRequest };
+
+export interface LiveOptions {
+  /** The state directory. */
+  readonly state: string;
+  /** An existing directory on which the volumes are shown; not shown where absent. */
+  readonly mount?: string | undefined;
+  readonly allowOther: boolean;
+  readonly driver?: DriverName | undefined;
+  readonly log: Logger;
+}
+
+/** What is told of a volume. */
+export interface VolumeInfo {
+  readonly id: string;
+  readonly name: string;
+  readonly state: VolumeState;
+  /** Why it is not open; '' where it is. */
+  readonly why: string;
+  readonly origin: string;
+  /** Bytes. */
+  readonly size: number;
+  readonly sectorSize: number;
+  readonly chunkSize: number;
+  readonly durability: string;
+  readonly onCowError: string;
+  readonly cowTimeoutSeconds: number;
+  /** null for a store in memory. */
+  readonly store: string | null;
+  /** Bytes; 0 is no limit. */
+  readonly storeLimit: number;
+  /** Bytes; null where the volume is not open. */
+  readonly storeUsed: number | null;
+  readonly snapshots: number;
+  /** ISO 8601. */
+  readonly added: string;
+  readonly tracking: Tracking;
+  /** What the layer has told of itself since the daemon started, newest last. */
+  readonly events: readonly { readonly kind: string; readonly snapshot: string; readonly why: string }[];
+  /** The path of the live device; null where nothing is mounted or the volume is not open. */
+  readonly live: string | null;
+}
+
+export class LiveVolumes {
+  readonly state: StateFolder;
+  readonly volumes: Volumes;
+  readonly mounted: Mounted | undefined;
+  readonly driver: MountDriver['name'] | undefined;
+  #ending = false;
+
+  private constructor(
+    state: StateFolder,
+    volumes: Volumes,
+    mounted: Mounted | undefined,
+    driver?: MountDriver['name'],
+  ) {
+    this.state = state;
+    this.volumes = volumes;
+    this.mounted = mounted;
+    this.driver = driver;
+  }
+
+  /** Brings back what the state directory holds, and shows it. Throws what locking, opening and mounting throw. */
+  static async open(options: LiveOptions): Promise<LiveVolumes> {
+    const { log } = options;
+    const state = StateFolder.open(options.state);
+    const mountPoint = options.mount === undefined ? undefined : resolve(options.mount);
+    let mounted: Mounted | undefined;
+    let volumes: Volumes | undefined;
+    const fails = (error: unknown) => log.error({ err: error }, 'the mount does not show the change');
+    try {
+      const all = await Volumes.open({
+        state,
+        log,
+        mountPoint,
+        changed: async () => {
+          // The volumes go on without their names.
+          await mounted?.update(treeOf(all)).catch(fails);
+        },
+        invalid: disk => {
+          mounted?.refresh(disk).catch(fails);
+        },
+      });
+      volumes = all;
+      if (mountPoint === undefined) return new LiveVolumes(state, all, undefined);
+      const driver = await mountDriver(options.driver);
+      if (!driver.can.write || !driver.can.change) {
+        throw new AsofError(
+          'DRIVER_UNAVAILABLE',
+          `the mount driver ${driver.name} shows no live volumes`,
+          '--driver native',
+        );
+      }
+      const { allowOther } = options;
+      mounted = await driver.mount(treeOf(all), {
+        mountPoint,
+        source: state.path,
+        allowOther,
+        writable: true,
+      });
+      return new LiveVolumes(state, all, mounted, driver.name);
+    } catch (error) {
+      await volumes?.close();
+      state.close();
+      throw error;
+    }
+  }
+
+  /** Resolves when somebody else has ended the mount, or it has failed; never where there is none. */
+  async lost(): Promise<EndReason> {
+    const reason = await (this.mounted?.ended ?? new Promise<never>(() => {}));
+    return this.#ending ? new Promise<never>(() => {}) : reason;
+  }
+
+  /**
+   * The clean stop: the mount first, so that nobody writes any more. Throws MOUNT_BUSY, and nothing has ended, unless
+   * `force`: then whoever is inside meets errors from now on.
+   */
+  async close(options: { readonly force: boolean }): Promise<void> {
+    this.#ending = true;
+    try {
+      await this.mounted?.unmount();
+    } catch (error) {
+      const gone = error instanceof AsofError && error.code === 'NOT_MOUNTED';
+      if (!gone && !options.force) {
+        this.#ending = false;
+        throw error;
+      }
+      if (!gone) await this.mounted?.unmount({ lazy: true });
+    }
+    await this.volumes.close();
+    this.state.close();
+  }
+
+  info(volume: Volume): VolumeInfo {
+    const { definition, state } = volume;
+    const shown =
+      this.mounted && state === 'open' ? `${this.mounted.mountPoint}/volumes/${volume.name}/live` : null;
+    return { ...infoOf(volume), live: shown, name: definition.name };
+  }
+}
+
+function infoOf(volume: Volume): Omit<VolumeInfo, 'live'> {
+  const { definition, state, why, tracking } = volume;
+  const { id, name, origin, size, sectorSize, chunkSize, durability, onCowError, storeLimit } = definition;
+  return {
+    id,
+    name,
+    state,
+    why,
+    origin,
+    size,
+    sectorSize,
+    chunkSize,
+    durability,
+    onCowError,
+    cowTimeoutSeconds: definition.cowTimeoutMs / 1000,
+    store: definition.store ?? null,
+    storeLimit,
+    storeUsed: state === 'open' ? volume.activity().storeUsed : null,
+    snapshots: volume.snapshots().length,
+    added: new Date(definition.added).toISOString(),
+    tracking,
+    events: volume.events.map(({ kind, snapshot, why }) => ({ kind, snapshot, why })),
+  };
+}
+
+/** The tree of all volumes as they are now. A disk is the same object in every tree; names are made anew. */
+export function treeOf(volumes: Volumes): Tree {
+  const folders = volumes
+    .list()
+    .filter(volume => volume.state !== 'unknown')
+    .map(folderOf);
+  const modified = newest(folders);
+  return {
+    kind: 'directory',
+    name: '',
+    modified,
+    entries: [{ kind: 'directory', name: 'volumes', modified, entries: folders }],
+  };
+}
+
+function folderOf(volume: Volume): Directory {
+  const added = new Date(volume.definition.added);
+  const snapshots = volume.state === 'open' ? volume.snapshots() : [];
+  const moments = snapshots.map(snapshot => momentFolder(volume, snapshot));
+  const entries: Entry[] = [
+    { kind: 'text', name: 'info.json', modified: added, text: () => json(infoOf(volume)) },
+    ...moments,
+  ];
+  if (volume.state === 'open') {
+    entries.unshift({
+      kind: 'disk',
+      name: 'live',
+      modified: added,
+      disk: volume.opened().live,
+      writable: true,
+    });
+  }
+  return {
+    kind: 'directory',
+    name: volume.name,
+    modified: newest(moments, added),
+    entries,
+    find(name) {
+      const time = name.startsWith('@') ? endOfTime(name.slice(1))?.getTime() : undefined;
+      if (time === undefined) return undefined;
+      const index = snapshots.findLastIndex(snapshot => snapshot.time <= time);
+      return index < 0 ? undefined : moments[index];
+    },
+  };
+}
+
+function momentFolder(volume: Volume, snapshot: SnapshotInfo): Directory {
+  const modified = new Date(snapshot.time);
+  const { id, moment } = snapshot;
+  const told = () => volume.snapshots().find(one => one.id === id) ?? snapshot;
+  const entries: Entry[] = [{ kind: 'text', name: 'info.json', modified, text: () => json(told()) }];
+  try {
+    entries.unshift({ kind: 'disk', name: 'disk', modified, disk: volume.disk(id) });
+  } catch {
+    // What cannot be opened has no disk; info.json says why.
+  }
+  return { kind: 'directory', name: moment, modified, entries };
+}
+
+function newest(entries: readonly Entry[], least = new Date(0)): Date {
+  return entries.reduce((best, { modified }) => (modified > best ? modified : best), least);
+}
+
+function json(value: unknown): string {
+  return `${JSON.stringify(value, null, 2)}\n`;
+}
