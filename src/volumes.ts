@@ -9,6 +9,7 @@
  */
 import { resolve } from 'node:path';
 import type { VolumeRequest } from './cow/definition.js';
+import { PROVIDERS } from './cow/providers.js';
 import type { SnapshotInfo } from './cow/snapshot.js';
 import { StateFolder } from './cow/state-folder.js';
 import type { Tracking, Volume, VolumeState } from './cow/volume.js';
@@ -18,6 +19,7 @@ import type { Logger } from './log.js';
 import { endOfTime } from './moment.js';
 import type { EndReason, MountDriver, Mounted } from './mount/driver.js';
 import type { Directory, Entry, Tree } from './mount/tree.js';
+import { loadAddon } from './native.js';
 import { type DriverName, mountDriver } from './service.js';
 
 export type { DriverName, SnapshotInfo, VolumeActivity, VolumeRequest };
@@ -30,6 +32,23 @@ export interface LiveOptions {
   readonly allowOther: boolean;
   readonly driver?: DriverName | undefined;
   readonly log: Logger;
+}
+
+export const PROVIDER_NAMES = PROVIDERS.map(provider => provider.name);
+
+/** What changed in a volume since a moment. */
+export interface ChangedExtents {
+  readonly volume: string;
+  /** The snapshot's id, or `added`. */
+  readonly since: string;
+  readonly method: 'tracked' | 'none';
+  /** False where more is told than changed; never less. */
+  readonly exact: boolean;
+  /** Why it is not exact, or how it was found. */
+  readonly why: string;
+  /** Bytes of all extents. */
+  readonly bytes: number;
+  readonly extents: readonly { readonly start: number; readonly length: number }[];
 }
 
 /** What is told of a volume. */
@@ -69,6 +88,7 @@ export class LiveVolumes {
   readonly mounted: Mounted | undefined;
   readonly driver: MountDriver['name'] | undefined;
   #ending = false;
+  #closed = false;
 
   private constructor(
     state: StateFolder,
@@ -136,9 +156,10 @@ export class LiveVolumes {
 
   /**
    * The clean stop: the mount first, so that nobody writes any more. Throws MOUNT_BUSY, and nothing has ended, unless
-   * `force`: then whoever is inside meets errors from now on.
+   * `force`: then whoever is inside meets errors from now on. A second call does nothing.
    */
   async close(options: { readonly force: boolean }): Promise<void> {
+    if (this.#closed) return;
     this.#ending = true;
     try {
       await this.mounted?.unmount();
@@ -150,8 +171,25 @@ export class LiveVolumes {
       }
       if (!gone) await this.mounted?.unmount({ lazy: true });
     }
+    this.#closed = true;
     await this.volumes.close();
     this.state.close();
+  }
+
+  /** Throws SNAPSHOT_UNKNOWN, VOLUME_UNKNOWN or VOLUME_NOT_OPEN. */
+  async changes(name: string, since: string): Promise<ChangedExtents> {
+    const answer = await this.volumes.changes(name, since);
+    const extents: { start: number; length: number }[] = [];
+    let bytes = 0;
+    for (let i = 0; i < answer.runs.length; i += 2) {
+      const [start, length] = [answer.runs[i]!, answer.runs[i + 1]!];
+      extents.push({ start, length });
+      bytes += length;
+    }
+    const { method, exact } = answer;
+    const why = answer.why || 'every write since has been tracked';
+    const volume = this.volumes.get(name).name;
+    return { volume, since: answer.since?.id ?? 'added', method, exact, why, bytes, extents };
   }
 
   info(volume: Volume): VolumeInfo {
@@ -185,6 +223,12 @@ function infoOf(volume: Volume): Omit<VolumeInfo, 'live'> {
     tracking,
     events: volume.events.map(({ kind, snapshot, why }) => ({ kind, snapshot, why })),
   };
+}
+
+/** Tells systemd, where it started this process with Type=notify (sd_notify(3)). */
+export function notifyManager(text: string): void {
+  const path = process.env['NOTIFY_SOCKET'];
+  if (path) loadAddon().notifyManager(path, text);
 }
 
 /** The tree of all volumes as they are now. A disk is the same object in every tree; names are made anew. */
@@ -247,7 +291,7 @@ function momentFolder(volume: Volume, snapshot: SnapshotInfo): Directory {
 }
 
 function newest(entries: readonly Entry[], least = new Date(0)): Date {
-  return entries.reduce((best, { modified }) => (modified > best ? modified : best), least);
+  return new Date(Math.max(least.getTime(), ...entries.map(({ modified }) => modified.getTime())));
 }
 
 function json(value: unknown): string {

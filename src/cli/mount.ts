@@ -48,7 +48,7 @@ The command returns when the disks can be read and leaves a server behind, which
 ${examples(['asof mount disk.qcow2 /mnt/disk', 'asof mount monday.qcow2 /mnt/disk --search /backup/full --foreground'])}`,
     )
     .action(async (file: string, directory: string, flags: Flags) => {
-      const { launcher, serve } = await import('./serve.js');
+      const { launcher, serve } = await import('./mount-server.js');
       if (!flags.foreground && !launcher()) {
         const { launch } = await import('./launch.js');
         await launch(process.argv.slice(2));

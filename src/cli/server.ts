@@ -1,6 +1,6 @@
 /** The entry of the server of a mount in the background; launch.ts starts it. */
 import { run } from './main.js';
-import { connectLauncher } from './serve.js';
+import { connectLauncher } from './mount-server.js';
 
 const launcher = connectLauncher();
 const failure = await run(process.argv.slice(2));

@@ -1,0 +1,148 @@
+/**
+ * The routes of the API, in the order of docs/api.md. A new one is one entry here. What a handler throws becomes an answer
+ * in http.ts.
+ */
+import type { ChangedExtents, LiveVolumes, VolumeRequest } from '../volumes.js';
+import * as schema from './schema.js';
+
+export interface Route {
+  readonly method: 'GET' | 'POST' | 'DELETE';
+  /** Below /v1. */
+  readonly path: string;
+  readonly summary: string;
+  readonly params?: object;
+  readonly query?: object;
+  readonly body?: object;
+  readonly answer: object;
+  readonly handle: (live: LiveVolumes, request: Request) => unknown;
+}
+
+/** Checked by the route's schemas. */
+interface Request {
+  readonly params: unknown;
+  readonly query: unknown;
+  readonly body: unknown;
+}
+
+const nameOf = ({ params }: Request) => (params as { name: string }).name;
+const idOf = ({ params }: Request) => (params as { id: string }).id;
+
+export const ROUTES: readonly Route[] = [
+  {
+    method: 'GET',
+    path: '/daemon',
+    summary: 'the daemon: its process, state directory, mount',
+    answer: schema.DAEMON,
+    handle: live => ({
+      pid: process.pid,
+      state: live.state.path,
+      mount: live.mounted?.mountPoint ?? null,
+      driver: live.driver ?? null,
+      volumes: live.volumes.list().length,
+    }),
+  },
+  {
+    method: 'GET',
+    path: '/volumes',
+    summary: 'every volume, by name',
+    answer: schema.VOLUMES,
+    handle: live => live.volumes.list().map(volume => live.info(volume)),
+  },
+  {
+    method: 'POST',
+    path: '/volumes',
+    summary: 'protect an origin',
+    body: schema.ADD_BODY,
+    answer: schema.VOLUME,
+    handle: async (live, { body }) => live.info(await live.volumes.add(body as VolumeRequest)),
+  },
+  {
+    method: 'GET',
+    path: '/volumes/:name',
+    summary: 'one volume',
+    params: schema.NAME_PARAMS,
+    answer: schema.VOLUME,
+    handle: (live, request) => live.info(live.volumes.get(nameOf(request))),
+  },
+  {
+    method: 'DELETE',
+    path: '/volumes/:name',
+    summary: 'protect it no longer; with `force=true` its snapshots go too',
+    params: schema.NAME_PARAMS,
+    query: schema.REMOVE_QUERY,
+    answer: schema.VOLUME,
+    async handle(live, request) {
+      const { force = false } = request.query as { force?: boolean };
+      return live.info(await live.volumes.remove(nameOf(request), { force }));
+    },
+  },
+  {
+    method: 'GET',
+    path: '/volumes/:name/changes',
+    summary: 'what changed since the snapshot `since`, or since it was `added`',
+    params: schema.NAME_PARAMS,
+    query: schema.CHANGES_QUERY,
+    answer: schema.CHANGES,
+    handle: (live, request): Promise<ChangedExtents> =>
+      live.changes(nameOf(request), (request.query as { since: string }).since),
+  },
+  {
+    method: 'GET',
+    path: '/volumes/:name/activity',
+    summary: 'counters, rates, and when the store will be full',
+    params: schema.NAME_PARAMS,
+    answer: schema.ACTIVITY,
+    handle: (live, request) => ({
+      volume: live.volumes.get(nameOf(request)).name,
+      ...live.volumes.activity(nameOf(request)),
+    }),
+  },
+  {
+    method: 'GET',
+    path: '/snapshots',
+    summary: 'every snapshot, oldest first; of one volume with `volume`',
+    query: schema.LIST_QUERY,
+    answer: schema.SNAPSHOTS,
+    handle: (live, { query }) => live.volumes.snapshots((query as { volume?: string }).volume),
+  },
+  {
+    method: 'POST',
+    path: '/snapshots',
+    summary: 'one moment of one or more volumes',
+    body: schema.SNAPSHOT_BODY,
+    answer: schema.SNAPSHOTS,
+    handle(live, { body }) {
+      const { volumes, provider } = body as { volumes: string[]; provider?: string };
+      return live.volumes.snapshot(volumes, provider);
+    },
+  },
+  {
+    method: 'GET',
+    path: '/snapshots/:id',
+    summary: 'the snapshot of that id, or those of the group',
+    params: schema.ID_PARAMS,
+    answer: schema.SNAPSHOTS,
+    handle: (live, request) => live.volumes.find(idOf(request)),
+  },
+  {
+    method: 'DELETE',
+    path: '/snapshots/:id',
+    summary: 'delete the snapshot of that id, or those of the group',
+    params: schema.ID_PARAMS,
+    answer: schema.SNAPSHOTS,
+    handle: (live, request) => live.volumes.deleteSnapshot(idOf(request)),
+  },
+  {
+    method: 'POST',
+    path: '/snapshots/:id/release',
+    summary: 'these extents are taken over: keep them no longer',
+    params: schema.ID_PARAMS,
+    body: schema.RELEASE_BODY,
+    answer: schema.SNAPSHOT,
+    handle(live, request) {
+      const { extents } = request.body as { extents: { start: number; length: number }[] };
+      const runs = Float64Array.from(extents.flatMap(({ start, length }) => [start, length]));
+      return live.volumes.release(idOf(request), runs);
+    },
+  },
+];

@@ -1,0 +1,71 @@
+/** JSON schemas of what the API takes and gives: fastify checks requests by them, docs/api.md names them. */
+import { PROVIDER_NAMES } from '../volumes.js';
+
+const text = { type: 'string', maxLength: 4096 } as const;
+const count = { type: 'integer', minimum: 0, maximum: Number.MAX_SAFE_INTEGER } as const;
+const flag = { type: 'boolean' } as const;
+
+function object(properties: Readonly<Record<string, unknown>>, required: readonly string[] = []) {
+  return { type: 'object', additionalProperties: false, properties, required } as const;
+}
+
+export const NAME_PARAMS = object({ name: text }, ['name']);
+export const ID_PARAMS = object({ id: text }, ['id']);
+
+export const ADD_BODY = object(
+  {
+    name: text,
+    origin: { ...text, pattern: '^/' },
+    store: { ...text, pattern: '^(/|memory$)' },
+    storeLimit: count,
+    chunkSize: count,
+    durability: { enum: ['power', 'process'] },
+    onCowError: { enum: ['break-snapshot', 'break-write'] },
+    cowTimeoutMs: count,
+  },
+  ['name', 'origin'],
+);
+
+export const REMOVE_QUERY = object({ force: flag });
+
+export const SNAPSHOT_BODY = object(
+  {
+    volumes: { type: 'array', items: text, minItems: 1, maxItems: 1024 },
+    provider: { enum: PROVIDER_NAMES },
+  },
+  ['volumes'],
+);
+
+export const LIST_QUERY = object({ volume: text });
+export const CHANGES_QUERY = object({ since: text }, ['since']);
+
+export const RELEASE_BODY = object(
+  { extents: { type: 'array', items: object({ start: count, length: count }, ['start', 'length']) } },
+  ['extents'],
+);
+
+/** Of an answer: what it certainly has; more may come with later versions. */
+function answer(...names: readonly string[]) {
+  return { type: 'object', required: names, additionalProperties: true } as const;
+}
+
+const list = (items: unknown) => ({ type: 'array', items });
+
+export const VOLUME = answer('id', 'name', 'state', 'why', 'origin', 'size', 'snapshots', 'tracking');
+export const VOLUMES = list(VOLUME);
+export const SNAPSHOT = answer(
+  'id',
+  'group',
+  'volume',
+  'moment',
+  'at',
+  'consistency',
+  'state',
+  'why',
+  'holdNs',
+  'switchNs',
+);
+export const SNAPSHOTS = list(SNAPSHOT);
+export const CHANGES = answer('volume', 'since', 'method', 'exact', 'why', 'bytes', 'extents');
+export const ACTIVITY = answer('volume', 'counters', 'rates', 'forecast');
+export const DAEMON = answer('pid', 'state', 'mount', 'volumes');
