@@ -32,4 +32,29 @@ export const COMMANDS: readonly CommandEntry[] = [
   },
   { name: 'read', summary: 'bytes of a point, to standard output', load: () => import('./read.js') },
   { name: 'compare', summary: 'the ranges in which two points differ', load: () => import('./compare.js') },
+  {
+    name: 'serve',
+    summary: 'the daemon: live volumes and their snapshots',
+    load: () => import('./serve.js'),
+  },
+  {
+    name: 'volume',
+    summary: 'what the daemon protects: add, list, show, remove',
+    load: () => import('./volume.js'),
+  },
+  {
+    name: 'snapshot',
+    summary: 'moments of volumes: create, list, show, delete',
+    load: () => import('./snapshot.js'),
+  },
+  {
+    name: 'changes',
+    summary: 'what was written to a volume since a snapshot',
+    load: () => import('./changes.js'),
+  },
+  {
+    name: 'activity',
+    summary: 'how much is written to a volume, and when its store is full',
+    load: () => import('./activity.js'),
+  },
 ];

@@ -1,0 +1,77 @@
+/**
+ * Asks the daemon: HTTP and JSON over the socket in the state directory. What the daemon refuses is thrown here as it was
+ * thrown there.
+ */
+import { request } from 'node:http';
+import { join } from 'node:path';
+import { AsofError, ERROR_CODES, type ErrorCode, errnoOf } from '../errors.js';
+import { type StateFlags, stateFolder } from './state.js';
+
+type Method = 'GET' | 'POST' | 'DELETE';
+
+export class Client {
+  readonly #state: string;
+
+  constructor(flags: StateFlags) {
+    this.#state = stateFolder(flags.state);
+  }
+
+  /** `path` below /v1, with what it needs escaped. Throws DAEMON_MISSING, and what the daemon throws. */
+  async ask<T>(method: Method, path: string, body?: unknown): Promise<T> {
+    const { status, text } = await this.#send(method, path, body);
+    let answer: unknown;
+    try {
+      answer = JSON.parse(text);
+    } catch {
+      throw new Error(`the daemon answered ${status} and no JSON: ${text.slice(0, 200)}`);
+    }
+    if (status === 200) return answer as T;
+    const { code, message, hint } = (answer as { error: { code: string; message: string; hint: string } })
+      .error;
+    if (ERROR_CODES.some(one => one === code)) throw new AsofError(code as ErrorCode, message, hint);
+    throw new Error(`in the daemon: ${message}`);
+  }
+
+  #send(
+    method: Method,
+    path: string,
+    body: unknown,
+  ): Promise<{ readonly status: number; readonly text: string }> {
+    const payload = body === undefined ? undefined : JSON.stringify(body);
+    return new Promise((done, failed) => {
+      const sent = request(
+        {
+          socketPath: join(this.#state, 'asof.sock'),
+          method,
+          path: `/v1${path}`,
+          headers:
+            payload === undefined
+              ? {}
+              : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(payload) },
+        },
+        response => {
+          const pieces: Buffer[] = [];
+          response.on('data', (piece: Buffer) => pieces.push(piece));
+          response.on('error', error => failed(this.#unreachable(error)));
+          response.on('end', () =>
+            done({ status: response.statusCode ?? 0, text: Buffer.concat(pieces).toString() }),
+          );
+        },
+      );
+      sent.on('error', error => failed(this.#unreachable(error)));
+      sent.end(payload);
+    });
+  }
+
+  #unreachable(error: unknown): AsofError {
+    const errno = errnoOf(error);
+    const denied = errno === 'EACCES' || errno === 'EPERM';
+    const why = denied ? 'belongs to another user' : errno === 'ECONNRESET' ? 'went away' : 'does not answer';
+    return new AsofError(
+      'DAEMON_MISSING',
+      `the daemon of the state directory ${this.#state} ${why} (${errno})`,
+      `start it: asof serve --state ${this.#state} (or systemctl start asof); --state or ASOF_STATE names another directory`,
+      { cause: error },
+    );
+  }
+}

@@ -1,0 +1,121 @@
+/** `asof serve`: the daemon, in the foreground until a signal stops it. systemd/asof.service starts it as a service. */
+import { readFileSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { type Command, Option } from 'commander';
+import { AsofError, errnoOf } from '../errors.js';
+import { createLog, LOG_LEVELS, type LogLevel } from '../log.js';
+import { DRIVERS, type DriverName } from '../service.js';
+import { counted, printable } from './columns.js';
+import { write, writeJson } from './output.js';
+import { examples } from './program.js';
+import { type StateFlags, stateFolder, withState } from './state.js';
+
+interface Flags extends StateFlags {
+  readonly config?: string;
+  readonly mount?: string;
+  readonly allowOther?: boolean;
+  readonly driver?: DriverName;
+  readonly logLevel?: LogLevel;
+}
+
+/** Of the configuration file, and what each may be. */
+const SETTINGS = {
+  state: (value: unknown) => typeof value === 'string',
+  mount: (value: unknown) => typeof value === 'string',
+  allowOther: (value: unknown) => typeof value === 'boolean',
+  driver: (value: unknown) => DRIVERS.some(one => one === value),
+  logLevel: (value: unknown) => LOG_LEVELS.some(one => one === value),
+} as const;
+
+export function define(command: Command): void {
+  withState(command)
+    .option('--config <FILE>', 'settings as JSON; what is said here as well counts more')
+    .option('--mount <DIR>', 'an existing directory, on which the volumes are shown (nowhere unless given)')
+    .option('--allow-other', 'let other users read what is shown; live devices stay the own user’s')
+    .addOption(new Option('--driver <NAME>', 'the mount driver').choices(DRIVERS))
+    .addOption(
+      new Option('--log-level <LEVEL>', 'what is logged to standard error (ASOF_LOG, else info)').choices(
+        LOG_LEVELS,
+      ),
+    )
+    .addHelpText(
+      'after',
+      `
+  DIR/volumes/NAME/live            the volume, read-write; every write passes the copy-on-write layer
+  DIR/volumes/NAME/<moment>/disk   each snapshot, read-only
+  DIR/volumes/NAME/@<time>/disk    the newest snapshot at or before a time; not listed
+
+The settings of the file are state, mount, allowOther, driver and logLevel. A signal stops the daemon cleanly, as soon as
+nobody is in the mount; a second one does not wait.
+${examples(['asof serve --state /var/lib/asof --mount /srv/asof', 'asof serve --config /etc/asof.json'])}`,
+    )
+    .action(async (flags: Flags) => {
+      const settings = { ...(flags.config === undefined ? {} : readConfig(flags.config)), ...flags };
+      // biome-ignore lint/style/noRestrictedImports: this command is the daemon
+      const { runDaemon } = await import('../server/daemon.js');
+      const options = {
+        state: stateFolder(settings.state),
+        mount: settings.mount === undefined ? undefined : resolve(settings.mount),
+        allowOther: settings.allowOther ?? false,
+        driver: settings.driver,
+        log: createLog(levelOf(settings.logLevel)),
+      };
+      // It must not stand in its own mount, nor keep a directory that somebody wants to unmount.
+      process.chdir('/');
+      await runDaemon(options, async ready => {
+        if (flags.json) await writeJson(ready);
+        else {
+          const shown = ready.mount === null ? '' : `, shown on ${ready.mount}`;
+          await write(
+            `${printable(`ready on ${ready.socket}: ${counted(ready.volumes, 'volume')}${shown}`)}\n`,
+          );
+        }
+      });
+    });
+}
+
+type Settings = Omit<Flags, 'config' | 'json'>;
+
+/** Throws NOT_FOUND, IO or USAGE. */
+function readConfig(path: string): Settings {
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch (error) {
+    const errno = errnoOf(error);
+    if (errno === 'ENOENT') throw new AsofError('NOT_FOUND', `${path} does not exist`, '', { cause: error });
+    throw new AsofError('IO', `cannot read ${path}: ${errno}`, '', { cause: error });
+  }
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    throw new AsofError('USAGE', `${path} is not JSON: ${(error as Error).message}`, '', { cause: error });
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw new AsofError('USAGE', `${path} is no JSON object`);
+  }
+  for (const [name, setting] of Object.entries(value)) {
+    const allowed = Object.entries(SETTINGS).find(([known]) => known === name)?.[1];
+    if (!allowed)
+      throw new AsofError(
+        'USAGE',
+        `${path}: there is no setting ${JSON.stringify(name)}`,
+        `allowed are ${Object.keys(SETTINGS).join(', ')}`,
+      );
+    if (!allowed(setting))
+      throw new AsofError(
+        'USAGE',
+        `${path}: ${name} cannot be ${JSON.stringify(setting)}`,
+        'asof serve --help',
+      );
+  }
+  return value as Settings;
+}
+
+function levelOf(setting: LogLevel | undefined): LogLevel {
+  const text = setting ?? process.env['ASOF_LOG'] ?? 'info';
+  const level = LOG_LEVELS.find(one => one === text);
+  if (level) return level;
+  throw new AsofError('USAGE', `ASOF_LOG is ${JSON.stringify(text)}; allowed are ${LOG_LEVELS.join(', ')}`);
+}

@@ -1,0 +1,119 @@
+/** `asof snapshot`: moments of volumes. */
+import { type Command, Option } from 'commander';
+import type { SnapshotInfo } from '../volumes.js';
+import { Client } from './client.js';
+import { columns, counted, printable } from './columns.js';
+import { humanNanoseconds } from './duration.js';
+import { write, writeJson } from './output.js';
+import { examples } from './program.js';
+import { type StateFlags, withState } from './state.js';
+
+export function define(command: Command): void {
+  command.addHelpText(
+    'after',
+    `
+An id may be cut short where it stays unique; the id of a group stands for all of its snapshots. With --json the answers
+are JSON.
+${examples(['asof snapshot create mail db', 'asof snapshot list', 'asof snapshot delete 3f2c91d0'])}`,
+  );
+  defineCreate(command);
+  defineList(command);
+  defineShow(command);
+  defineDelete(command);
+}
+
+function defineCreate(parent: Command): void {
+  withState(parent.command('create'))
+    .description('one moment of one or more volumes')
+    .argument('<VOLUME...>', 'the volumes; all of them at the same moment')
+    .addOption(
+      new Option(
+        '--provider <NAME>',
+        'what takes it (cow unless given; reflink: a clone, on XFS and btrfs)',
+      ).choices(['cow', 'reflink']),
+    )
+    .addHelpText('after', examples(['asof snapshot create mail db']))
+    .action(async (volumes: string[], flags: StateFlags & { readonly provider?: string }) => {
+      const { provider } = flags;
+      const body = { volumes, ...(provider === undefined ? {} : { provider }) };
+      const made = await new Client(flags).ask<SnapshotInfo[]>('POST', '/snapshots', body);
+      if (flags.json) await writeJson(made);
+      else await write(table(made));
+    });
+}
+
+function defineList(parent: Command): void {
+  withState(parent.command('list'))
+    .description('every snapshot, oldest first')
+    .argument('[VOLUME]', 'of this volume only')
+    .addHelpText('after', examples(['asof snapshot list mail']))
+    .action(async (volume: string | undefined, flags: StateFlags) => {
+      const query = volume === undefined ? '' : `?volume=${encodeURIComponent(volume)}`;
+      const snapshots = await new Client(flags).ask<SnapshotInfo[]>('GET', `/snapshots${query}`);
+      if (flags.json) await writeJson(snapshots);
+      else await write(table(snapshots));
+    });
+}
+
+function table(snapshots: readonly SnapshotInfo[]): string {
+  const rows = snapshots.map(one => [
+    one.id,
+    one.volume,
+    one.moment,
+    one.provider,
+    one.consistency,
+    humanNanoseconds(one.holdNs),
+    one.why ? `${one.state}: ${one.why}` : one.state,
+  ]);
+  return columns(
+    ['ID', 'VOLUME', 'MOMENT', 'PROVIDER', 'CONSISTENCY', 'HELD', 'STATE'],
+    ['<', '<', '<', '<', '<', '>', '<'],
+    rows,
+  );
+}
+
+function defineShow(parent: Command): void {
+  withState(parent.command('show'))
+    .description('one snapshot, or those of a group')
+    .argument('<ID>', 'its id, or the group’s')
+    .addHelpText('after', examples(['asof snapshot show 3f2c91d0']))
+    .action(async (id: string, flags: StateFlags) => {
+      const found = await new Client(flags).ask<SnapshotInfo[]>(
+        'GET',
+        `/snapshots/${encodeURIComponent(id)}`,
+      );
+      if (flags.json) await writeJson(found);
+      else await write(found.map(forPeople).join('\n'));
+    });
+}
+
+function forPeople(one: SnapshotInfo): string {
+  const alone = one.group === one.id;
+  const lines: [string, string][] = [
+    ['id', one.id],
+    ['volume', one.volume],
+    ['group', alone ? '-' : `${one.group}, of ${counted(one.groupSize, 'volume')}`],
+    ['moment', one.moment],
+    ['time', one.at],
+    ['provider', one.provider],
+    ['consistency', one.consistency],
+    ['held', `${humanNanoseconds(one.holdNs)}, of it the switch ${humanNanoseconds(one.switchNs)}`],
+    ['state', one.why ? `${one.state}: ${one.why}` : one.state],
+  ];
+  return lines.map(([name, value]) => `${name.padEnd(13)}${printable(value)}\n`).join('');
+}
+
+function defineDelete(parent: Command): void {
+  withState(parent.command('delete'))
+    .description('delete a snapshot, or those of a group')
+    .argument('<ID>', 'its id, or the group’s')
+    .addHelpText('after', examples(['asof snapshot delete 3f2c91d0']))
+    .action(async (id: string, flags: StateFlags) => {
+      const gone = await new Client(flags).ask<SnapshotInfo[]>(
+        'DELETE',
+        `/snapshots/${encodeURIComponent(id)}`,
+      );
+      if (flags.json) await writeJson(gone);
+      else await write(`${counted(gone.length, 'snapshot')} deleted\n`);
+    });
+}
