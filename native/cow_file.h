@@ -34,6 +34,9 @@ class File {
   virtual int Seek(uint64_t offset, int whence, uint64_t* result) = 0;
   // What the file holds on its file system, and what is free there.
   virtual int Space(uint64_t* held, uint64_t* free) = 0;
+  // Gives the file back to others, with its locks, however long this object lives: a reader may still hold it. What is
+  // called later fails with EBADF.
+  virtual void LetGo() {}
 
   // The whole range, or EIO where the file ends within it.
   int Read(uint64_t offset, size_t length, uint8_t* into);
@@ -57,6 +60,7 @@ class PosixFile final : public File {
   int Size(uint64_t* bytes) override;
   int Seek(uint64_t offset, int whence, uint64_t* result) override;
   int Space(uint64_t* held, uint64_t* free) override;
+  void LetGo() override;
 
  private:
   const int fd_;

@@ -111,6 +111,7 @@ class Store : public std::enable_shared_from_this<Store> {
   uint64_t Used() const;
   uint64_t Limit() const { return options_.limit; }
   uint64_t Syncs() const { return sync_.Syncs(); }
+  void LetGo() { file_->LetGo(); }
   int FileSpace(uint64_t* held, uint64_t* free) { return file_->Space(held, free); }
 
  private:

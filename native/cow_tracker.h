@@ -72,6 +72,9 @@ class Tracker {
   std::string Why() const;
   uint64_t Notes() const { return notes_.load(std::memory_order_relaxed); }
   bool HasFile() const { return file_ != nullptr; }
+  void LetGo() {
+    if (file_) file_->LetGo();
+  }
 
  private:
   int WriteHeader(bool clean);
