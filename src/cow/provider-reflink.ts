@@ -18,6 +18,7 @@ import {
   renameSync,
   rmdirSync,
   statSync,
+  truncateSync,
   unlinkSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -32,14 +33,6 @@ import { syncFolder } from './state-file.js';
 
 /** What trying has shown of an origin: why not, or empty. */
 const TRIED = new WeakMap<ProviderVolume['origin'], string>();
-
-let engine: Engine | undefined;
-
-/** The extents of plain files need no block unpacked: one small engine serves all. */
-function sharedEngine(): Engine {
-  engine ??= new Engine({ cacheBytes: 2 ** 20, mapBytes: 16 * 2 ** 20, threads: 1 });
-  return engine;
-}
 
 export const reflink: SnapshotProvider = {
   name: 'reflink',
@@ -110,13 +103,16 @@ export const reflink: SnapshotProvider = {
 
   open(volume, { id }) {
     const file = ImageFile.open(join(folderOf(volume), id));
-    const disk = new Disk(sharedEngine(), stack([rawLayer(file)], volume.definition.sectorSize));
+    // An engine of its own: it keeps a file open for as long as it lives. Plain extents need no cache and no threads.
+    const engine = new Engine({ cacheBytes: 0, mapBytes: 2 ** 20, threads: 1 });
+    const disk = new Disk(engine, stack([rawLayer(file)], volume.definition.sectorSize));
     return {
       size: disk.size,
       sectorSize: volume.definition.sectorSize,
       native: disk.native,
       close() {
         disk.close();
+        engine.close();
         file.close();
       },
     };
@@ -124,8 +120,12 @@ export const reflink: SnapshotProvider = {
 
   async delete(volume, { id }) {
     const folder = folderOf(volume);
+    const path = join(folder, id);
     try {
-      unlinkSync(join(folder, id));
+      // A reader may have it open still; its space comes back at once, and what it reads from now on is an error.
+      chmodSync(path, 0o600);
+      truncateSync(path);
+      unlinkSync(path);
     } catch (error) {
       if (errnoOf(error) !== 'ENOENT') throw error;
       return;

@@ -216,9 +216,10 @@ export class Volumes {
     return { counters, rates: past.rates(), forecast: past.forecast() };
   }
 
-  /** The clean stop of all. */
-  close(): Promise<void> {
-    return this.#next(async () => {
+  /** The clean stop of all. A second call does nothing. */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    await this.#next(async () => {
       this.#closed = true;
       clearInterval(this.#sampler);
       await Promise.all(this.list().map(volume => volume.close()));

@@ -3,7 +3,7 @@
  * array.
  */
 import { randomBytes } from 'node:crypto';
-import { openSync, readFileSync, writeFileSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Test } from 'tap';
 import type { SnapshotProvider } from '../../src/cow/provider.js';
@@ -91,6 +91,7 @@ export function conformance(t: Test, provider: SnapshotProvider, folder: string)
     await close();
     const fd = openSync(origin, 'r+');
     writeFileSync(fd, 'somebody else');
+    closeSync(fd);
     const again = await openVolumes(t, place);
     const opened = again.volumes.get('volume');
     const [snapshot] = again.volumes.snapshots();

@@ -22,7 +22,8 @@ for (const [make, options] of FILE_SYSTEMS) {
     const there = join(folder, 'there');
     mkdirSync(there);
     await run('mount', ['-o', 'loop', image, there]);
-    t.teardown(() => run('umount', [there]));
+    // The engine keeps a file open until the collector comes.
+    t.teardown(() => run('umount', ['-l', there]));
     conformance(t, reflink, there);
   });
 }
