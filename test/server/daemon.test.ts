@@ -1,6 +1,6 @@
 /** The life of the daemon, as processes see it: who may ask it, one at a time, what a kill leaves behind. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
@@ -127,6 +127,32 @@ t.test('one daemon a state directory; a killed one leaves no trace that matters'
     extents: [],
   });
   t.equal(await end(third, 'SIGINT'), 0);
+});
+
+t.test('a write to the origin long after the daemon was killed is a foreign one', async t => {
+  const folder = scratch(t);
+  const state = join(folder, 'state');
+  const origin = emptyFile(join(folder, 'origin'), MiB);
+  const first = await serve(t, state);
+  await asofJson('volume', 'add', 'disk', origin, '--state', state);
+  await asofJson('snapshot', 'create', 'disk', '--state', state);
+  await end(first, 'SIGKILL');
+  const hourAgo = new Date(Date.now() - 3_600_000);
+  utimesSync(join(state, 'alive'), hourAgo, hourAgo);
+  writeFileSync(origin, 'somebody else', { flag: 'r+' });
+  await serve(t, state);
+  t.match(await asofJson('volume', 'show', 'disk', '--state', state), {
+    state: 'open',
+    tracking: { state: 'unknown', why: /last seen alive/ },
+  });
+  t.match(await asofJson('snapshot', 'list', '--state', state), [
+    { state: 'unknown', why: /last seen alive/ },
+  ]);
+  t.match(await asofJson('changes', 'disk', '--since', 'added', '--state', state), {
+    method: 'none',
+    exact: false,
+    extents: [{ start: 0, length: MiB }],
+  });
 });
 
 t.test('the commands, for people and as JSON', async t => {
