@@ -176,6 +176,25 @@ export class LiveVolumes {
     this.state.close();
   }
 
+  /**
+   * Throws VOLUME_IN_USE where it has snapshots, unless `force`, and where somebody has a file of it open: a file system
+   * on the live device would lose its disk.
+   */
+  async remove(name: string, options: { readonly force: boolean }): Promise<Volume> {
+    const volume = this.volumes.get(name);
+    if (this.mounted) {
+      const { holdersOf } = await import('./mount/holders.js');
+      const mountPoint = `${this.mounted.mountPoint}/volumes/${volume.name}`;
+      const below = { id: -1, parent: -1, device: '', mountPoint, type: '', source: '' };
+      const [holder] = await holdersOf(below);
+      if (holder) {
+        const hint = holder.release || `end it, then asof volume remove ${volume.name}`;
+        throw new AsofError('VOLUME_IN_USE', `the volume ${volume.name} is in use by ${holder.who}`, hint);
+      }
+    }
+    return this.volumes.remove(name, options);
+  }
+
   /** Throws SNAPSHOT_UNKNOWN, VOLUME_UNKNOWN or VOLUME_NOT_OPEN. */
   async changes(name: string, since: string): Promise<ChangedExtents> {
     const answer = await this.volumes.changes(name, since);

@@ -73,7 +73,7 @@ export const ROUTES: readonly Route[] = [
     answer: schema.VOLUME,
     async handle(live, request) {
       const { force = false } = request.query as { force?: boolean };
-      return live.info(await live.volumes.remove(nameOf(request), { force }));
+      return live.info(await live.remove(nameOf(request), { force }));
     },
   },
   {

@@ -86,6 +86,12 @@ t.test('an ext4 lives on it', { skip }, async t => {
     await run('cp', [bytes, join(there, 'latest')]);
     await run('sync', ['-f', there]);
     const [snapshot] = await ask<Snapshot[]>('snapshot', 'create', 'disk');
+    const newest = await run('cat', [join(mount, 'volumes/disk/@2100-01-01/info.json')]);
+    t.equal(
+      (JSON.parse(newest) as Snapshot).id,
+      snapshot!.id,
+      'a later time is the newest, as soon as there is a newer',
+    );
     moments.push({ snapshot: snapshot!, copy: join(folder, `copy-${round}`) });
     await run('cp', [join(mount, 'volumes/disk', snapshot!.moment, 'disk'), moments[round]!.copy]);
   }
@@ -144,6 +150,13 @@ t.test('an ext4 lives on it', { skip }, async t => {
     const disk = join(mount, 'volumes/disk', one.snapshot.moment, 'disk');
     t.equal((await attempt('cmp', [disk, one.copy])).code, 0, 'its neighbours are what they were');
   }
+
+  const removal = await attempt(ASOF, ['volume', 'remove', '--force', 'disk', '--state', state]);
+  t.match(
+    removal.stderr,
+    `the volume disk is in use by ${device}`,
+    'its disk is not taken away from a file system',
+  );
 
   daemon.kill('SIGTERM');
   const still = await ask<unknown[]>('volume', 'list');
