@@ -4,7 +4,7 @@
  * A missing peer is a visible skip for a user, who need not have all of them, and a failure in CI, which must.
  */
 import { execFile } from 'node:child_process';
-import { accessSync, constants } from 'node:fs';
+import { accessSync, constants, existsSync, readdirSync, readFileSync } from 'node:fs';
 import { promisify } from 'node:util';
 
 interface Packages {
@@ -100,5 +100,17 @@ function openable(path: string): string | undefined {
     return undefined;
   } catch {
     return path;
+  }
+}
+
+/**
+ * Detaches the loop devices that still stand on `path`. By its number a device could be another test's by now: the one
+ * that was detached is the first that the next one gets.
+ */
+export async function detachLoops(path: string): Promise<void> {
+  for (const name of readdirSync('/sys/block')) {
+    const backing = `/sys/block/${name}/loop/backing_file`;
+    if (!name.startsWith('loop') || !existsSync(backing)) continue;
+    if (readFileSync(backing, 'utf8').trim() === path) await attempt('losetup', ['-d', `/dev/${name}`]);
   }
 }

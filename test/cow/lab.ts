@@ -9,7 +9,7 @@ import type { Test } from 'tap';
 import { StateFolder } from '../../src/cow/state-folder.js';
 import { Volumes } from '../../src/cow/volumes.js';
 import { createLog } from '../../src/log.js';
-import { attempt, run } from '../peers.js';
+import { detachLoops, run } from '../peers.js';
 
 export const LOG = createLog('silent');
 export const MiB = 2 ** 20;
@@ -28,7 +28,7 @@ export function emptyFile(path: string, size: number): string {
 
 export async function loop(t: Test, path: string): Promise<string> {
   const device = (await run('losetup', ['-f', '--show', path])).trim();
-  t.teardown(() => attempt('losetup', ['-d', device]));
+  t.teardown(() => detachLoops(path));
   return device;
 }
 

@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { ASOF, asofJson, eventually } from '../cli/asof.js';
 import { emptyFile, MiB, scratch } from '../cow/lab.js';
-import { attempt, missing, run } from '../peers.js';
+import { attempt, detachLoops, missing, run } from '../peers.js';
 
 t.setTimeout(180_000);
 
@@ -71,7 +71,7 @@ t.test('an ext4 lives on it', { skip }, async t => {
   const { live } = await ask<{ live: string }>('volume', 'add', 'disk', origin, '--durability', 'process');
   t.equal(live, join(mount, 'volumes/disk/live'));
   const device = (await run('losetup', ['-f', '--show', live])).trim();
-  t.teardown(() => attempt('losetup', ['-d', device]));
+  t.teardown(() => detachLoops(live));
   await run('mke2fs', ['-q', '-F', '-t', 'ext4', device]);
   const there = join(folder, 'there');
   mkdirSync(there);
