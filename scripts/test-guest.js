@@ -127,7 +127,8 @@ function makeInitrd() {
   fs.copyFileSync('/bin/busybox', path.join(root, 'bin', 'busybox')); // the static one: it has no libraries
   copyBinary(process.execPath, root, '/usr/bin/node');
   copyBinary(path.join(ROOT, 'build', 'Release', 'asof.node'), root, '/asof/build/Release/asof.node');
-  for (const name of ['bin', 'dist/src', 'package.json']) {
+  const served = ['dist/test/guest/live.js', 'dist/test/mount/volume.js'];
+  for (const name of ['bin', 'dist/src', ...served, 'package.json']) {
     fs.cpSync(path.join(ROOT, name), path.join(root, 'asof', name), { recursive: true });
   }
   for (const place of run('npm', ['ls', '--omit=dev', '--omit=optional', '--all', '--parseable'], {

@@ -61,4 +61,49 @@ asof mount "$image" /m/killed >/dev/null && dd if=/m/killed/disk of=/dev/null bs
 result $? 'mounted again where the server was killed'
 asof umount /m/killed >/dev/null
 result $? 'and unmounted'
+
+# A volume is written over rings, while snapshots of it come.
+mkdir -p /m/volume /tmp/volume
+mkfifo /tmp/orders
+node /asof/dist/test/guest/live.js /m/volume /tmp/volume </tmp/orders >/tmp/said 2>&1 &
+exec 3>/tmp/orders
+said() { # TEXT: waits until the server has said so, or a minute
+  i=0
+  until grep -q "$1" /tmp/said; do
+    i=$((i + 1))
+    [ $i -lt 600 ] || { cat /tmp/said; return 1; }
+    sleep 0.1
+  done
+}
+said '"uring": *true'
+result $? 'a volume: requests come through io_uring'
+origin=$(ls /tmp/volume/*)
+dd if=/dev/urandom of=/tmp/bytes bs=1M count=16 2>/dev/null
+dd if=/tmp/bytes of=/m/volume/live bs=1M conv=notrunc 2>/dev/null && cmp /tmp/bytes "$origin"
+result $? 'a volume: written in large requests'
+[ "$(ls /m/volume)" = live ] && [ ! -e /m/volume/1 ]
+result $? 'a volume: no snapshot yet'
+echo >&3
+said 'snapshot 1'
+result $? 'a volume: a snapshot'
+[ "$(ls /m/volume | tr '\n' ' ')" = '1 live ' ]
+result $? 'a volume: it is shown at once'
+for i in 0 1 2 3; do
+  dd if=/dev/urandom of=/m/volume/live bs=5000 seek=$((i * 800)) count=700 conv=notrunc 2>/dev/null &
+done
+wait %2 %3 %4 %5
+cmp /m/volume/live "$origin" && ! cmp -s /m/volume/live /tmp/bytes
+result $? 'a volume: four writers of odd sizes at once'
+cmp /m/volume/1 /tmp/bytes
+result $? 'a volume: the snapshot is what it was'
+dd if=/tmp/bytes of=/m/volume/live bs=64k oflag=direct conv=notrunc,fsync 2>/dev/null && cmp /tmp/bytes /m/volume/live
+result $? 'a volume: direct and synced'
+! dd if=/dev/zero of=/m/volume/live bs=1M seek=16 count=1 conv=notrunc 2>/dev/null
+result $? 'a volume: nothing past its end'
+echo >&3
+said 'snapshot 2' && cmp /m/volume/2 /tmp/bytes
+result $? 'a volume: another snapshot'
+exec 3>&-
+said unmounted
+result $? 'a volume: unmounted'
 echo "1..$n"

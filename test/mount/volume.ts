@@ -41,7 +41,7 @@ let count = 0;
 
 /** `bytes` is what the volume holds at first, or its size. `options`: another origin, a store, … */
 export async function makeVolume(
-  workshop: Workshop,
+  workshop: Pick<Workshop, 'folder'>,
   bytes: Buffer | number,
   options: Partial<CowOptions> = {},
 ): Promise<MadeVolume> {
