@@ -342,6 +342,24 @@ async function suite(t: Test, driver: MountDriver, abilities: Abilities): Promis
     t.equal(text(await run('findmnt', '-n', '-o', 'SOURCE', dir)), '/images/a, b\\c.qcow2');
   });
 
+  await t.test('what a driver cannot do is refused', async t => {
+    const refused = { code: 'DRIVER_UNAVAILABLE' };
+    if (driver.can.change) {
+      await mounted?.update({ ...tree });
+      await mounted?.refresh(disks.mixed.disk);
+      t.equal(await same(disks.mixed, 'disk'), 'same', 'an equal tree');
+    } else {
+      await t.rejects(mounted?.update(tree), refused);
+      await t.rejects(mounted?.refresh(disks.mixed.disk), refused);
+    }
+    if (!driver.can.write) {
+      const options = { mountPoint: workshop.directory(), source: 'x', allowOther: false };
+      await t.rejects(driver.mount(tree, { ...options, writable: true }), refused);
+      const live = { ...tree.entries[0]!, writable: true };
+      await t.rejects(driver.mount({ ...tree, entries: [live] }, options), refused);
+    }
+  });
+
   const isRoot = process.geteuid?.() === 0;
   await t.test(
     'a loop device',
