@@ -27,6 +27,13 @@ int File::Write(uint64_t offset, size_t length, const uint8_t* from) {
   return Write(&part, 1, offset);
 }
 
+std::pair<uint64_t, uint64_t> PosixFile::Identity() const {
+  struct stat of;
+  if (fstat(fd_, &of) != 0) return File::Identity();
+  if (S_ISBLK(of.st_mode)) return {UINT64_MAX, of.st_rdev};
+  return {of.st_dev, of.st_ino};
+}
+
 PosixFile::~PosixFile() {
   if (fd_ >= 0) close(fd_);
 }

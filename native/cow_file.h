@@ -14,6 +14,7 @@
 #include <memory>
 #include <mutex>
 #include <unordered_map>
+#include <utility>
 
 namespace asof::cow {
 
@@ -37,6 +38,8 @@ class File {
   // Gives the file back to others, with its locks, however long this object lives: a reader may still hold it. What is
   // called later fails with EBADF.
   virtual void LetGo() {}
+  // Equal for two that are the same bytes.
+  virtual std::pair<uint64_t, uint64_t> Identity() const { return {reinterpret_cast<uintptr_t>(this), 0}; }
 
   // The whole range, or EIO where the file ends within it.
   int Read(uint64_t offset, size_t length, uint8_t* into);
@@ -61,6 +64,7 @@ class PosixFile final : public File {
   int Seek(uint64_t offset, int whence, uint64_t* result) override;
   int Space(uint64_t* held, uint64_t* free) override;
   void LetGo() override;
+  std::pair<uint64_t, uint64_t> Identity() const override;
 
  private:
   const int fd_;

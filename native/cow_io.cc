@@ -62,7 +62,14 @@ struct TimedRunner::State {
   std::deque<std::shared_ptr<Work>> queue;
   unsigned idle = 0;
   unsigned hung = 0;
+  unsigned under_way = 0;  // queued or running, `late` too
+  bool shut = false;
+  std::condition_variable quiet;  // under_way became 0
   bool stopped = false;
+
+  void Ended() {
+    if (--under_way == 0) quiet.notify_all();
+  }
 
   static void Serve(std::shared_ptr<State> self) {
     ServeDiskOnThisThread();
@@ -87,6 +94,7 @@ struct TimedRunner::State {
       } else {
         work->done.notify_one();
       }
+      self->Ended();
     }
   }
 };
@@ -104,7 +112,31 @@ bool TimedRunner::Hung() const {
   return state_->hung > 0;
 }
 
+void TimedRunner::Shut() {
+  const std::lock_guard lock(state_->mu);
+  state_->shut = true;
+}
+
+bool TimedRunner::Settle(unsigned ms) {
+  std::unique_lock lock(state_->mu);
+  return state_->quiet.wait_for(lock, std::chrono::milliseconds(ms), [&] { return state_->under_way == 0; });
+}
+
+// False after Shut.
+bool TimedRunner::RunHere(const std::function<int()>& work, int* result) {
+  {
+    const std::lock_guard lock(state_->mu);
+    if (state_->shut) return false;
+    state_->under_way++;
+  }
+  *result = work();
+  const std::lock_guard lock(state_->mu);
+  state_->Ended();
+  return true;
+}
+
 void TimedRunner::Push(const std::shared_ptr<Work>& work) {
+  state_->under_way++;
   state_->queue.push_back(work);
   if (state_->idle < state_->queue.size()) std::thread(State::Serve, state_).detach();
   state_->more.notify_one();
@@ -112,25 +144,30 @@ void TimedRunner::Push(const std::shared_ptr<Work>& work) {
 
 void TimedRunner::Detach(std::function<int()> work) {
   if (timeout_ms_ == 0) {
-    work();
+    int result = 0;
+    RunHere(work, &result);
     return;
   }
   auto item = std::make_shared<Work>();
   item->run = std::move(work);
   const std::lock_guard lock(state_->mu);
-  Push(item);
+  if (!state_->shut) Push(item);
 }
 
 TimedRunner::Outcome TimedRunner::Run(std::function<int()> work, std::function<void(int)> late, int* result) {
   if (timeout_ms_ == 0) {
-    *result = work();
-    return Outcome::kEnded;
+    *result = ESHUTDOWN;
+    return RunHere(work, result) ? Outcome::kEnded : Outcome::kRefused;
   }
   *result = ETIMEDOUT;
   auto item = std::make_shared<Work>();
   item->run = std::move(work);
   item->late = std::move(late);
   std::unique_lock lock(state_->mu);
+  if (state_->shut) {
+    *result = ESHUTDOWN;
+    return Outcome::kRefused;
+  }
   if (state_->hung > 0) return Outcome::kRefused;
   Push(item);
   if (item->done.wait_for(lock, std::chrono::milliseconds(timeout_ms_), [&] { return item->ended; })) {

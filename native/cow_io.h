@@ -53,7 +53,7 @@ class TimedRunner {
 
   // kEnded: *result is what `work` returned. kAbandoned: the time is over; `work` still runs, must own all that it
   // touches, and `late` will get what it returns. kRefused: something hangs already, so that `work` was not begun.
-  // *result is ETIMEDOUT for both of those.
+  // *result is ETIMEDOUT for both of those (ESHUTDOWN after Shut).
   Outcome Run(std::function<int()> work, std::function<void(int)> late, int* result);
 
   // Work that nobody waits for, and that may take long: on a thread of its own where there is a time-out.
@@ -61,10 +61,16 @@ class TimedRunner {
 
   bool Hung() const;
 
+  // Nothing is begun any more: Run refuses with ESHUTDOWN, Detach forgets. What is under way goes on.
+  void Shut();
+  // Waits until nothing is under way, not even what somebody gave up waiting for. False when `ms` passed first.
+  bool Settle(unsigned ms);
+
  private:
   struct State;
   struct Work;
   void Push(const std::shared_ptr<Work>& work);  // under the state's lock
+  bool RunHere(const std::function<int()>& work, int* result);
   const unsigned timeout_ms_;
   const std::shared_ptr<State> state_;  // shared with the threads, which may outlive this
 };

@@ -114,6 +114,8 @@ class ModelFile final : public File {
     return 0;
   }
 
+  std::pair<uint64_t, uint64_t> Identity() const override { return {reinterpret_cast<uintptr_t>(machine_.get()), file_}; }
+
  private:
   Machine::Content& Content() const { return machine_->contents_[file_]; }
 

@@ -373,7 +373,10 @@ class VolumeObject : public Napi::ObjectWrap<VolumeObject> {
   }
 
   // Lets go without a clean stop, as a killed process does.
-  void Abandon(const Napi::CallbackInfo&) { volume_.reset(); }
+  void Abandon(const Napi::CallbackInfo&) {
+    if (volume_) volume_->Abandon();
+    volume_.reset();
+  }
 
   std::shared_ptr<Volume> volume_;
   Classes* classes_ = nullptr;

@@ -288,6 +288,10 @@ int Store::Open(std::unique_ptr<File> file, const StoreOptions& options, File* o
                 const std::function<int(Recovered*, std::string*)>& settle, std::shared_ptr<Store>* store,
                 Recovered* recovered, std::string* why) {
   std::shared_ptr<Store> made(new Store(std::move(file), options));
+  if (int err = made->TakeOver()) {
+    *why = "an earlier use of the store still has a write under way, which may yet land";
+    return err;
+  }
   made->journal_ = std::make_unique<Journal>(made.get());
   Recovery recovery(made.get(), origin, recovered);
   uint8_t super[kHeader];

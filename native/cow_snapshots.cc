@@ -354,6 +354,7 @@ int Volume::Close() {
   if (err == 0 && !owed_.empty()) err = EIO;
   if (err == 0) err = store_->journal().Close(epoch_.load());
   if (err == 0) err = tracker_.Save(generations_, epoch_.load(), store_->journal().Sequence());
+  store_->Shut();
   // A mount may hold disks of this volume for a while; nobody else shall have to wait for that.
   origin_->LetGo();
   store_->LetGo();

@@ -16,6 +16,26 @@ Store::Store(std::unique_ptr<File> file, const StoreOptions& options)
 
 Store::~Store() = default;
 
+int Store::TakeOver() {
+  constexpr unsigned kPatienceMs = 5000;
+  static std::mutex mu;
+  static std::multimap<std::pair<uint64_t, uint64_t>, std::weak_ptr<Store>> all;  // under mu
+  std::vector<std::shared_ptr<Store>> earlier;
+  {
+    const std::lock_guard lock(mu);
+    std::erase_if(all, [](const auto& entry) { return entry.second.expired(); });
+    const auto [from, to] = all.equal_range(file_->Identity());
+    for (auto it = from; it != to; ++it) {
+      if (auto store = it->second.lock()) earlier.push_back(std::move(store));
+    }
+    all.emplace(file_->Identity(), weak_from_this());
+  }
+  for (const auto& store : earlier) {
+    if (!store->runner_.Settle(std::max(kPatienceMs, options_.timeout_ms))) return EBUSY;
+  }
+  return 0;
+}
+
 std::shared_ptr<CopyBatch> Store::TakeBatch(size_t chunks) {
   {
     const std::lock_guard lock(mu_);
@@ -221,21 +241,31 @@ int Store::ReadCopy(uint64_t chunk, uint32_t epoch, size_t skip, size_t length, 
   return 0;
 }
 
+int Store::ZeroHeader(uint32_t slot) {
+  if (!cannot_punch_) {
+    const int err = file_->Zero(At(slot), kHeader, true);
+    if (err != EOPNOTSUPP) return err;
+    cannot_punch_ = true;
+  }
+  static const uint8_t kZeros[kHeader] = {};
+  return file_->Write(At(slot), kHeader, kZeros);
+}
+
 int Store::ZeroSlots(uint32_t slot, uint32_t count) {
   if (!cannot_punch_) {
     const int err = file_->Zero(At(slot), count * SlotSize(), true);
     if (err != EOPNOTSUPP) return err;
     cannot_punch_ = true;
   }
-  static const uint8_t kZeros[kHeader] = {};
   for (uint32_t i = 0; i < count; i++) {
-    if (int err = file_->Write(At(slot + i), kHeader, kZeros)) return err;
+    if (int err = ZeroHeader(slot + i)) return err;
   }
   return 0;
 }
 
 // What lies in the slots is anybody's guess until they are zeroed: their sequences stay open until then, so that a
-// recovery looks at them closely.
+// recovery looks at them closely. One whose sync came too late counts as landed all the same, and no record says that it
+// was given up: its header goes first and for certain, so that never a header is left that vouches for data that is not.
 void Store::Fail(const std::vector<uint32_t>& slots, uint64_t first) {
   {
     const std::lock_guard lock(mu_);
@@ -244,7 +274,13 @@ void Store::Fail(const std::vector<uint32_t>& slots, uint64_t first) {
       failed_[slots[i]] = first + i;
     }
   }
-  FreeNow(slots);
+  int err = 0;
+  for (size_t i = 0; i < slots.size() && err == 0; i++) err = ZeroHeader(slots[i]);
+  if (err == 0) err = Commit();
+  if (err == 0) return FreeNow(slots);
+  // As in FreeNow: not used again.
+  const std::lock_guard lock(mu_);
+  used_ -= slots.size();
 }
 
 void Store::AddFree(uint32_t slot, uint32_t count) {

@@ -107,6 +107,9 @@ class Store : public std::enable_shared_from_this<Store> {
   TimedRunner& runner() { return runner_; }
   const StoreOptions& options() const { return options_; }
 
+  // Begins nothing on the file any more.
+  void Shut() { runner_.Shut(); }
+
   int SyncAll();
   uint64_t Used() const;
   uint64_t Limit() const { return options_.limit; }
@@ -119,6 +122,9 @@ class Store : public std::enable_shared_from_this<Store> {
   friend class Recovery;
 
   Store(std::unique_ptr<File> file, const StoreOptions& options);
+  // A write that timed out lands when it likes, whoever has the file by then: waits until no earlier store of this process
+  // has anything under way on it. EBUSY where that takes too long.
+  int TakeOver();
 
   uint64_t SlotSize() const { return kHeader + options_.chunk_size; }
   uint64_t At(uint32_t slot) const { return kHeader + slot * SlotSize(); }
@@ -133,6 +139,7 @@ class Store : public std::enable_shared_from_this<Store> {
   int Commit();
   void Fail(const std::vector<uint32_t>& slots, uint64_t first);
   void AddFree(uint32_t slot, uint32_t count);  // under mu_
+  int ZeroHeader(uint32_t slot);
   int ZeroSlots(uint32_t slot, uint32_t count);
   void Landed(uint64_t sequence);
   uint64_t LandedUpTo();

@@ -164,6 +164,8 @@ class Volume : public std::enable_shared_from_this<Volume> {
   const VolumeOptions& options() const { return options_; }
   // Writes under way end; all is made durable; the next start finds it clean. Later writes are ESHUTDOWN.
   int Close();
+  // As a killed process leaves it: nothing is begun on the store any more.
+  void Abandon() { store_->Shut(); }
 
  private:
   friend class SnapshotDisk;

@@ -128,6 +128,31 @@ for (const { name, file, faults, options, why } of CASES) {
   });
 }
 
+for (const onError of ['break-snapshot', 'break-write'] as const) {
+  for (const durability of ['process', 'power'] as const) {
+    // A copy timed out; the volume is given up and opened again while its write to the store is still on its way.
+    // It lands before the new volume has the store, not on a slot that it has filled meanwhile.
+    t.test(`a late write hits nobody: ${onError}, ${durability}`, async t => {
+      const { machine, before, open } = rig({ timeoutMs: 300, onError, durability });
+      let { volume, live } = await open(true);
+      await snapshot(volume);
+      machine.setFaults(STORE, { writeMs: 1200 });
+      await codeOf(live.write(0, filled(SIZE, 2)));
+      machine.setFaults(STORE, {});
+      volume.abandon();
+      ({ volume, live } = await open(false));
+      const now = await readAll(live, SIZE);
+      t.equal(now.equals(before), onError === 'break-write');
+      const id = await snapshot(volume);
+      await live.write(0, filled(SIZE, 3));
+      await new Promise(resolve => setTimeout(resolve, 1500));
+      t.ok((await readAll(volume.disk(id), SIZE)).equals(now));
+      t.match(volume.disk(id).defects(), []);
+      await volume.close();
+    });
+  }
+}
+
 t.test('an origin that cannot be read breaks what needed it, and passes the write', async t => {
   const { machine, open } = rig();
   const { volume, live } = await open(true);
