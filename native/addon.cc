@@ -5,6 +5,7 @@
 #include "engine_object.h"
 #include "file_extents.h"
 #include "kernel_calls.h"
+#include "overlay_object.h"
 #include "session_object.h"
 
 namespace {
@@ -15,6 +16,7 @@ constexpr void (*kParts[])(Napi::Env, Napi::Object) = {
     asof::InitCow,
     asof::InitFileExtents,
     asof::InitKernelCalls,
+    asof::InitOverlay,
     asof::InitSession,
 };
 

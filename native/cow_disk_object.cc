@@ -1,5 +1,7 @@
 #include "cow_disk_object.h"
 
+#include <unistd.h>
+
 #include <string>
 #include <vector>
 
@@ -25,6 +27,7 @@ class DiskObject : public Napi::ObjectWrap<DiskObject> {
     return DefineClass(env, "NativeCowDisk",
                        {
                            InstanceMethod<&DiskObject::Read>("read"),
+                           InstanceMethod<&DiskObject::Seek>("seek"),
                            InstanceMethod<&DiskObject::Write>("write"),
                            InstanceMethod<&DiskObject::WriteZeroes>("writeZeroes"),
                            InstanceMethod<&DiskObject::Flush>("flush"),
@@ -73,6 +76,25 @@ class DiskObject : public Napi::ObjectWrap<DiskObject> {
           return err;
         },
         {}, info[1], "DAMAGED");
+  }
+
+  Napi::Value Seek(const Napi::CallbackInfo& info) {
+    Napi::Env env = info.Env();
+    uint64_t offset;
+    if (!ToInteger(info[0], kMaxOffset, &offset) || !info[1].IsBoolean()) {
+      return Throw(env, "EINVAL", "seek takes an offset and whether a hole is sought");
+    }
+    const int whence = info[1].As<Napi::Boolean>() ? SEEK_HOLE : SEEK_DATA;
+    auto found = std::make_shared<double>(-1);
+    return Task::Start(
+        env,
+        [disk = init_.disk, offset, whence, found](std::string*) {
+          uint64_t result;
+          const int err = disk->Seek(offset, whence, &result);
+          if (err == 0) *found = static_cast<double>(result);
+          return err == ENXIO ? 0 : err;
+        },
+        [found](Napi::Env env) -> Napi::Value { return Napi::Number::New(env, *found); });
   }
 
   bool Live(const Napi::CallbackInfo& info) {

@@ -74,6 +74,10 @@ const CODES = {
   SNAPSHOT_UNKNOWN: EXIT.refused,
   /** The snapshot could not be taken, deleted or released. */
   SNAPSHOT_FAILED: EXIT.refused,
+  /** The layer of an overlay cannot be made or opened there, or belongs to another point, or is damaged. */
+  OVERLAY_UNUSABLE: EXIT.refused,
+  /** The snapshot has an overlay, or somebody has the overlay open. */
+  OVERLAY_IN_USE: EXIT.refused,
   /** The provider cannot take a snapshot of this volume, or of these volumes together. */
   PROVIDER_UNAVAILABLE: EXIT.refused,
 } as const satisfies Record<string, number>;

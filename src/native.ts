@@ -326,7 +326,50 @@ export interface NativeCowVolumes {
   ): Promise<CowTaken>;
 }
 
+/** A layer that is kept, in a file of its own: docs/formats.md, "The layer of an overlay". */
+export interface KeptLayer {
+  /** The file is new and empty; else it holds a layer. */
+  readonly create: boolean;
+  /** UUID of a new one. */
+  readonly id: string;
+  /** 32 bytes: of which point it is. */
+  readonly identity: Uint8Array;
+  /** The same for people. */
+  readonly label: string;
+}
+
+export interface OverlayOptions {
+  /** The disk below, which stays open for as long as the overlay is. It is never written. */
+  readonly base: NativeDisk;
+  /** A descriptor open for reading and writing, duplicated; empty unless it holds a kept layer. */
+  readonly file: number | CowModelFile;
+  /** null: the layer goes with the file. */
+  readonly kept: KeptLayer | null;
+}
+
+/** Bytes; `readers` is how many files are open on it. */
+export interface OverlayFacts {
+  /** Whole blocks that have been written; those that hold space; no zero runs of the whole, at most. */
+  readonly written: number;
+  readonly held: number;
+  readonly allocated: number;
+  readonly readers: number;
+}
+
+/** A writable view of a disk: native/overlay_disk.h. */
+export interface NativeOverlay {
+  disk(): NativeLiveDisk;
+  facts(): OverlayFacts;
+  /**
+   * What is under way ends, what was written is stable, the file is given back; later reads and writes fail with ESHUTDOWN.
+   * Rejects with an errno's name where not all of it could be. A second call does nothing.
+   */
+  close(): Promise<void>;
+}
+
 export interface Addon {
+  /** Rejects with EINVAL (no layer), ESTALE (of another point), EUCLEAN (damaged), or another errno's name. */
+  openOverlay(options: OverlayOptions): Promise<NativeOverlay>;
   CowVolume: NativeCowVolumes;
   /** For tests: files of these sizes. */
   CowMachine: new (

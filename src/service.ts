@@ -5,9 +5,10 @@
  * compiles nothing before its first read, so that a mount of a thousand points costs what its names cost.
  */
 import { fstatSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
-import { resolve } from 'node:path';
+import { availableParallelism, tmpdir } from 'node:os';
+import { basename, resolve } from 'node:path';
 import { Disk, type OnDamage } from './block/disk.js';
+import { Overlay } from './block/overlay.js';
 import { AsofError } from './errors.js';
 import { type Chain, openChain } from './image/chain.js';
 import { check as checkChain } from './image/check.js';
@@ -19,13 +20,16 @@ import type { MountDriver, Mounted, MountOptions } from './mount/driver.js';
 import type { Directory, Entry, Tree } from './mount/tree.js';
 import { Engine } from './native.js';
 
-export type { Difference, Finding, MountDriver, Mounted, MountOptions, OnDamage, Point };
+export type { Difference, Finding, MountDriver, Mounted, MountOptions, OnDamage, Overlay, Point };
 
 /** Bytes of unpacked blocks that are kept unless the user says otherwise. */
 export const DEFAULT_CACHE = 128 * 2 ** 20;
 
 /** Bytes of map rows that are kept; what is dropped is compiled again when it is needed. */
 const MAP_BYTES = 32 * 2 ** 20;
+
+/** Bytes of the beginning of each file that are part of a point's identity: headers, superblocks, UUIDs lie there. */
+const IDENTITY_BYTES = 65536;
 
 export interface ImageOptions {
   /** Folders in which parents and data files may be found, after the image's own. */
@@ -131,6 +135,29 @@ export class OpenedImage {
     return new Disk(this.#engine, point.open(), onDamage);
   }
 
+  /**
+   * A writable view of the newest point, with its layer in the file `path`, or thrown away where there is none. It is to be
+   * closed before this is. Throws OVERLAY_UNUSABLE.
+   */
+  openOverlay(path: string | undefined): Promise<Overlay> {
+    const { newest } = this;
+    const { size, native } = this.disk(newest);
+    const label = `${newest.id} of ${newest.time.toISOString()}, in ${newest.member}`;
+    const base = { size, native, identity: this.#identity(newest), label };
+    return Overlay.open(base, path === undefined ? { scratch: tmpdir() } : { path });
+  }
+
+  /** What makes it this very point: docs/formats.md. An image that was moved or copied with its times is the same. */
+  #identity({ id, size }: Point): string {
+    const files = this.#chain.files.map(file => ({
+      name: basename(file.path),
+      size: file.size,
+      modified: String(fstatSync(file.fd, { bigint: true }).mtimeNs),
+      begins: file.read(0, IDENTITY_BYTES).toString('base64'),
+    }));
+    return JSON.stringify({ id, size, files });
+  }
+
   info(): ImageInfo {
     const { newest } = this;
     const top = this.#chain.members[0]!;
@@ -194,8 +221,8 @@ export class OpenedImage {
   }
 }
 
-/** The tree that `asof mount` shows of an image: docs/design.md, "The mount". */
-export function treeOf(image: OpenedImage): Tree {
+/** The tree that `asof mount` shows of an image: docs/design.md, "The mount". With `overlay` the newest disk is that. */
+export function treeOf(image: OpenedImage, overlay?: Overlay): Tree {
   const { newest } = image;
   const folders = new Map<Point, Directory>();
   const oldest = image.points.reduce((first, { time }) => Math.min(first, time.getTime()), Infinity);
@@ -215,8 +242,13 @@ export function treeOf(image: OpenedImage): Tree {
     name: '',
     modified: newest.time,
     entries: [
-      ...diskAndDefects(image, newest),
-      { kind: 'text', name: 'info.json', modified: newest.time, text: () => json(image.info()) },
+      ...diskAndDefects(image, newest, overlay),
+      {
+        kind: 'text',
+        name: 'info.json',
+        modified: newest.time,
+        text: () => json({ ...image.info(), ...(overlay && { overlay: overlay.info() }) }),
+      },
       ...folders.values(),
     ],
     find: name => {
@@ -244,10 +276,12 @@ export async function countAllocations(image: OpenedImage): Promise<void> {
   }
 }
 
-function diskAndDefects(image: OpenedImage, point: Point): Entry[] {
+/** The defects are those of the point itself, whatever an overlay has healed. */
+function diskAndDefects(image: OpenedImage, point: Point, overlay?: Overlay): Entry[] {
   const disk = image.disk(point);
+  const shown = overlay ? { disk: overlay, writable: true } : { disk };
   return [
-    { kind: 'disk', name: 'disk', modified: point.time, disk },
+    { kind: 'disk', name: 'disk', modified: point.time, ...shown },
     {
       kind: 'text',
       name: 'defects.json',

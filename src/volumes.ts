@@ -5,6 +5,7 @@
  *   MOUNT/volumes/NAME/live                read-write
  *   MOUNT/volumes/NAME/info.json
  *   MOUNT/volumes/NAME/<moment>/disk       read-only; info.json beside it
+ *   MOUNT/volumes/NAME/<moment>/overlay    read-write, where the snapshot has a writable view
  *   MOUNT/volumes/NAME/@<time>             the newest snapshot at or before a time; not listed
  */
 import { resolve } from 'node:path';
@@ -80,6 +81,11 @@ export interface VolumeInfo {
   readonly events: readonly { readonly kind: string; readonly snapshot: string; readonly why: string }[];
   /** The path of the live device; null where nothing is mounted or the volume is not open. */
   readonly live: string | null;
+}
+
+/** A snapshot, and the file that is its writable view. */
+export interface SnapshotOverlay extends SnapshotInfo {
+  readonly path: string;
 }
 
 export class LiveVolumes {
@@ -195,6 +201,37 @@ export class LiveVolumes {
     return this.volumes.remove(name, options);
   }
 
+  /** The snapshot with a writable view of it, and where that is shown. Throws what Volumes.addOverlay throws. */
+  async addOverlay(id: string, layer: string | undefined): Promise<SnapshotOverlay> {
+    if (!this.mounted) {
+      const hint = 'asof serve --mount DIR shows volumes';
+      throw new AsofError(
+        'OVERLAY_UNUSABLE',
+        'an overlay is a file of the mount, and this daemon has none',
+        hint,
+      );
+    }
+    const snapshot = await this.volumes.addOverlay(id, layer);
+    return { ...snapshot, path: this.#overlayPath(snapshot) };
+  }
+
+  /** Throws what Volumes.dropOverlay throws. */
+  async dropOverlay(id: string): Promise<SnapshotInfo> {
+    return this.volumes.dropOverlay(id, async snapshot => {
+      if (!this.mounted) return;
+      const { holdersOf } = await import('./mount/holders.js');
+      const mountPoint = this.#overlayPath(snapshot);
+      const [holder] = await holdersOf({ id: -1, parent: -1, device: '', mountPoint, type: '', source: '' });
+      if (!holder) return;
+      const why = `the overlay of the snapshot ${snapshot.id} is in use by ${holder.who}`;
+      throw new AsofError('OVERLAY_IN_USE', why, holder.release || 'end it, then drop the overlay');
+    });
+  }
+
+  #overlayPath({ volume, moment }: SnapshotInfo): string {
+    return `${this.mounted?.mountPoint}/volumes/${volume}/${moment}/overlay`;
+  }
+
   /** Throws SNAPSHOT_UNKNOWN, VOLUME_UNKNOWN or VOLUME_NOT_OPEN. */
   async changes(name: string, since: string): Promise<ChangedExtents> {
     const answer = await this.volumes.changes(name, since);
@@ -306,6 +343,8 @@ function momentFolder(volume: Volume, snapshot: SnapshotInfo): Directory {
   } catch {
     // What cannot be opened has no disk; info.json says why.
   }
+  const overlay = volume.overlay(id);
+  if (overlay) entries.push({ kind: 'disk', name: 'overlay', modified, disk: overlay, writable: true });
   return { kind: 'directory', name: moment, modified, entries };
 }
 

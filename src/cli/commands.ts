@@ -44,7 +44,7 @@ export const COMMANDS: readonly CommandEntry[] = [
   },
   {
     name: 'snapshot',
-    summary: 'moments of volumes: create, list, show, delete',
+    summary: 'moments of volumes: create, list, show, delete, overlay',
     load: () => import('./snapshot.js'),
   },
   {

@@ -26,6 +26,8 @@ export interface ServeRequest {
   readonly allowOther: boolean;
   readonly driver: DriverName | undefined;
   readonly logLevel: LogLevel | undefined;
+  /** The file of a layer that is kept; true for one that is thrown away. */
+  readonly overlay: true | string | undefined;
   readonly json: boolean;
 }
 
@@ -48,10 +50,17 @@ export async function serve(request: ServeRequest): Promise<void> {
   const mountPoint = resolve(request.directory);
   const { countAllocations, mountDriver, OpenedImage, treeOf } = await import('../service.js');
   const image = new OpenedImage(request.file, request.image);
+  const layer = typeof request.overlay === 'string' ? resolve(request.overlay) : undefined;
   process.chdir('/');
   const driver = await mountDriver(request.driver);
+  if (request.overlay && !driver.can.write) {
+    const { name } = driver;
+    const why = `the mount driver ${name} cannot show a disk that can be written`;
+    throw new AsofError('DRIVER_UNAVAILABLE', why, '--driver native');
+  }
+  const overlay = request.overlay ? await image.openOverlay(layer) : undefined;
   const { allowOther } = request;
-  const mounted = await driver.mount(treeOf(image), { mountPoint, source: image.path, allowOther });
+  const mounted = await driver.mount(treeOf(image, overlay), { mountPoint, source: image.path, allowOther });
   stop.force = () => endNow(mounted, EXIT.refused);
   const logFile = connected ? process.env[LOG_VARIABLE] || null : null;
   const points = image.points.length;
@@ -61,6 +70,7 @@ export async function serve(request: ServeRequest): Promise<void> {
     points,
     driver: driver.name,
     facts: mounted.facts ?? null,
+    overlay: overlay?.info() ?? null,
     pid: process.pid,
     log: logFile,
   };
@@ -86,6 +96,12 @@ export async function serve(request: ServeRequest): Promise<void> {
   stop.asked.then(why => unmount(mounted, why, log));
   const reason = await mounted.ended;
   log.info({ mountPoint, reason }, 'ended');
+  try {
+    await overlay?.close();
+  } catch (error) {
+    log.error({ err: error }, 'not all that was written through the overlay is in its layer');
+    process.exitCode = EXIT.refused;
+  }
   image.close();
   if (logFile !== null) removeEmpty(logFile);
   if (reason === 'failed') process.exitCode = EXIT.refused;

@@ -14,6 +14,7 @@ interface Flags extends ImageFlags {
   readonly driver?: DriverName;
   readonly onDamage: OnDamage;
   readonly logLevel?: LogLevel;
+  readonly overlay?: true | string;
 }
 
 export function define(command: Command): void {
@@ -21,6 +22,11 @@ export function define(command: Command): void {
     .argument('<DIR>', 'an existing directory, on which the disks are shown', named('DIR'))
     .option('-f, --foreground', 'serve from this process; Ctrl-C unmounts')
     .option('--allow-other', 'let other users in')
+    .option(
+      '--overlay [PATH]',
+      'DIR/disk can be written: into a layer in the file PATH, which is kept, or in one that is thrown away',
+      named('--overlay'),
+    )
     .addOption(
       new Option('--driver <NAME>', 'the mount driver (the first that can be used unless given)').choices(
         DRIVERS,
@@ -44,8 +50,11 @@ export function define(command: Command): void {
   DIR/@<time>/disk              the newest point at or before a time; not listed
   …/info.json, …/defects.json   what it is, and which of its sectors could not be vouched for
 
+With --overlay the image stays what it is, and so does DIR/<moment>/disk. A layer that is kept is opened again for the same
+point alone; one that is thrown away lies in $TMPDIR.
+
 The command returns when the disks can be read and leaves a server behind, which ends with the mount.
-${examples(['asof mount disk.qcow2 /mnt/disk', 'asof mount monday.qcow2 /mnt/disk --search /backup/full --foreground'])}`,
+${examples(['asof mount disk.qcow2 /mnt/disk', 'asof mount monday.qcow2 /mnt/disk --search /backup/full --foreground', 'asof mount disk.qcow2 /mnt/disk --overlay=changes.layer'])}`,
     )
     .action(async (file: string, directory: string, flags: Flags) => {
       const { launcher, serve } = await import('./mount-server.js');
@@ -61,6 +70,7 @@ ${examples(['asof mount disk.qcow2 /mnt/disk', 'asof mount monday.qcow2 /mnt/dis
         allowOther: flags.allowOther ?? false,
         driver: flags.driver,
         logLevel: flags.logLevel,
+        overlay: flags.overlay,
         json: flags.json ?? false,
       });
     });

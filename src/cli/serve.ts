@@ -43,6 +43,7 @@ export function define(command: Command): void {
       `
   DIR/volumes/NAME/live            the volume, read-write; every write passes the copy-on-write layer
   DIR/volumes/NAME/<moment>/disk   each snapshot, read-only
+  DIR/volumes/NAME/<moment>/overlay   a writable view of it, where asof snapshot overlay has made one
   DIR/volumes/NAME/@<time>/disk    the newest snapshot at or before a time; not listed
 
 The settings of the file are state, mount, allowOther, driver and logLevel. A signal stops the daemon cleanly, as soon as

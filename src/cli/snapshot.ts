@@ -1,9 +1,12 @@
 /** `asof snapshot`: moments of volumes. */
+import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
-import type { SnapshotInfo } from '../volumes.js';
+import { AsofError } from '../errors.js';
+import type { SnapshotInfo, SnapshotOverlay } from '../volumes.js';
 import { Client } from './client.js';
 import { columns, counted, printable } from './columns.js';
 import { humanNanoseconds } from './duration.js';
+import { named } from './options.js';
 import { write, writeJson } from './output.js';
 import { examples } from './program.js';
 import { type StateFlags, withState } from './state.js';
@@ -20,6 +23,7 @@ ${examples(['asof snapshot create mail db', 'asof snapshot list', 'asof snapshot
   defineList(command);
   defineShow(command);
   defineDelete(command);
+  defineOverlay(command);
 }
 
 function defineCreate(parent: Command): void {
@@ -98,6 +102,7 @@ function forPeople(one: SnapshotInfo): string {
     ['provider', one.provider],
     ['consistency', one.consistency],
     ['held', `${humanNanoseconds(one.holdNs)}, of it the switch ${humanNanoseconds(one.switchNs)}`],
+    ...(one.overlay ? [['overlay', one.overlay.file ?? 'thrown away at the end'] as [string, string]] : []),
     ['state', one.why ? `${one.state}: ${one.why}` : one.state],
   ];
   return lines.map(([name, value]) => `${name.padEnd(13)}${printable(value)}\n`).join('');
@@ -115,5 +120,43 @@ function defineDelete(parent: Command): void {
       );
       if (flags.json) await writeJson(gone);
       else await write(`${counted(gone.length, 'snapshot')} deleted\n`);
+    });
+}
+
+function defineOverlay(parent: Command): void {
+  withState(parent.command('overlay'))
+    .description(
+      'a writable view of a snapshot, for what must replay its journal; the snapshot stays what it is',
+    )
+    .argument('<ID>', 'its id')
+    .argument(
+      '[PATH]',
+      'the file that keeps what is written; made, or opened again (thrown away unless given)',
+      named('PATH'),
+    )
+    .option('--drop', 'take it away; refused while somebody has it open')
+    .addHelpText(
+      'after',
+      examples([
+        'asof snapshot overlay 3f2c91d0',
+        'asof snapshot overlay 3f2c91d0 /srv/test.layer',
+        'asof snapshot overlay 3f2c91d0 --drop',
+      ]),
+    )
+    .action(async (id: string, path: string | undefined, flags: StateFlags & { readonly drop?: boolean }) => {
+      const client = new Client(flags);
+      const route = `/snapshots/${encodeURIComponent(id)}/overlay`;
+      if (flags.drop) {
+        if (path !== undefined)
+          throw new AsofError('USAGE', '--drop takes no PATH', 'asof snapshot overlay ID --drop');
+        const snapshot = await client.ask<SnapshotInfo>('DELETE', route);
+        if (flags.json) await writeJson(snapshot);
+        else await write('the overlay is dropped\n');
+        return;
+      }
+      const body = path === undefined ? {} : { layer: resolve(path) };
+      const made = await client.ask<SnapshotOverlay>('POST', route, body);
+      if (flags.json) await writeJson(made);
+      else await write(`${printable(made.path)}\n`);
     });
 }

@@ -4,6 +4,7 @@
  * States: live → broken (a copy failed: the provider says so, for good) · unknown (somebody else wrote to the origin, or
  * what was recorded is lost) → deleted. Deleted ones leave their epoch behind, so that what changed since can be told.
  */
+import type { OverlayInfo } from '../block/overlay.js';
 import { AsofError } from '../errors.js';
 import { momentOf } from '../moment.js';
 
@@ -51,6 +52,8 @@ export interface SnapshotInfo extends SnapshotRecord {
   /** Bytes. */
   readonly size: number;
   readonly sectorSize: number;
+  /** Its writable view; null where it has none. */
+  readonly overlay: OverlayInfo | null;
 }
 
 /** A name for `time` that none of `taken` is: the second, and a number where it is not the first of it. */

@@ -11,6 +11,7 @@
  */
 import { closeSync, mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { Overlay } from '../block/overlay.js';
 import { AsofError, errnoOf } from '../errors.js';
 import type { Logger } from '../log.js';
 import { type CowActivity, type CowEvent, type CowFound, loadAddon, type NativeLiveDisk } from '../native.js';
@@ -111,6 +112,7 @@ export class Volume {
   #tracking: Tracking = { state: 'exact', why: '' };
   #found: CowFound | undefined;
   readonly #disks = new Map<string, SnapshotDisk>();
+  readonly #overlays = new Map<string, Overlay>();
   readonly #events: CowEvent[] = [];
   readonly #watcher: Watcher;
 
@@ -394,7 +396,8 @@ export class Volume {
     return records.map(record => {
       const { state, why } = stateOf(record);
       const at = new Date(record.time).toISOString();
-      return { ...record, state, why, volume, volumeId, at, size, sectorSize };
+      const overlay = this.#overlays.get(record.id)?.info() ?? null;
+      return { ...record, state, why, volume, volumeId, at, size, sectorSize, overlay };
     });
   }
 
@@ -409,11 +412,66 @@ export class Volume {
     return disk;
   }
 
+  /** The writable view of a snapshot, where it has one. */
+  overlay(id: string): Overlay | undefined {
+    return this.#overlays.get(id);
+  }
+
+  /**
+   * Lays a writable view over a snapshot, with its layer in the file `path`, or one that is thrown away at the drop or the
+   * stop. Throws OVERLAY_UNUSABLE, and OVERLAY_IN_USE where there is one.
+   */
+  async addOverlay(id: string, path: string | undefined): Promise<Overlay> {
+    if (this.#overlays.has(id)) {
+      throw new AsofError(
+        'OVERLAY_IN_USE',
+        `the snapshot ${id} has an overlay already`,
+        `asof snapshot overlay ${id} --drop`,
+      );
+    }
+    const { size, native } = this.disk(id);
+    const identity = `snapshot ${id} of volume ${this.definition.id}`;
+    const label = `the snapshot ${id} of the volume ${this.name}`;
+    const place = path === undefined ? { scratch: this.folder } : { path };
+    const overlay = await Overlay.open({ size, native, identity, label }, place);
+    this.#overlays.set(id, overlay);
+    return overlay;
+  }
+
+  /** Takes it out of what is shown; the caller closes it, or gives it back. */
+  hideOverlay(id: string): void {
+    this.#overlays.delete(id);
+  }
+
+  showOverlay(id: string, overlay: Overlay): void {
+    this.#overlays.set(id, overlay);
+  }
+
+  async #closeOverlays(): Promise<void> {
+    for (const overlay of this.#overlays.values()) {
+      await overlay.close().catch(error => {
+        this.#watcher.log.error({ volume: this.name, err: error }, 'an overlay is not whole in its layer');
+      });
+    }
+    this.#overlays.clear();
+  }
+
+  /** Throws OVERLAY_IN_USE where the snapshot has an overlay: then it cannot be deleted. */
+  refuseOverlay(id: string): void {
+    if (!this.#overlays.has(id)) return;
+    throw new AsofError(
+      'OVERLAY_IN_USE',
+      `the snapshot ${id} of the volume ${this.name} has an overlay`,
+      `asof snapshot overlay ${id} --drop, then delete it`,
+    );
+  }
+
   /** Throws SNAPSHOT_FAILED. */
   async delete(id: string): Promise<void> {
     const opened = this.#require();
     const record = this.#stored.snapshots.find(one => one.id === id);
     if (!record) return;
+    this.refuseOverlay(id);
     const { group, provider, time, epoch } = record;
     const epochs = [...this.#stored.deleted, { id, group, provider, time, epoch }].slice(-EPOCHS_KEPT);
     this.#stored = { snapshots: this.#stored.snapshots.filter(one => one !== record), deleted: epochs };
@@ -476,6 +534,7 @@ export class Volume {
   async close(): Promise<void> {
     const opened = this.#opened;
     if (!opened) return;
+    await this.#closeOverlays();
     for (const disk of this.#disks.values()) disk.close();
     this.#disks.clear();
     try {
@@ -501,6 +560,7 @@ export class Volume {
   async remove(): Promise<void> {
     const opened = this.#opened;
     if (opened) {
+      await this.#closeOverlays();
       for (const disk of this.#disks.values()) disk.close();
       this.#disks.clear();
       for (const { id } of this.snapshots()) await this.delete(id);

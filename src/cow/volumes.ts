@@ -4,6 +4,8 @@
  */
 import { randomUUID } from 'node:crypto';
 import { realpath } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { AsofError, errnoOf } from '../errors.js';
 import type { CowActivity } from '../native.js';
 import { Activity, type Forecast, type Rates, SAMPLE_MS } from './activity.js';
@@ -15,6 +17,10 @@ import { type ChangesAnswer, Volume, type Watcher } from './volume.js';
 
 /** Milliseconds that writes under way may take to end before a snapshot is given up. */
 const HOLD_MS = 10_000;
+
+/** Milliseconds for which a file may count as open after its last close, and between two looks. */
+const RELEASE_MS = 2000;
+const RELEASE_STEP_MS = 20;
 
 export interface VolumeActivity {
   readonly counters: CowActivity;
@@ -167,11 +173,68 @@ export class Volumes {
   deleteSnapshot(id: string): Promise<SnapshotInfo[]> {
     return this.#next(async () => {
       const meant = this.find(id);
-      for (const { volumeId } of meant) this.get(volumeId).opened();
+      for (const { volumeId, id: one } of meant) {
+        this.get(volumeId).opened();
+        this.get(volumeId).refuseOverlay(one);
+      }
       for (const { volumeId, id: one } of meant) await this.get(volumeId).delete(one);
       await this.#changed();
       return meant;
     });
+  }
+
+  /**
+   * Lays a writable view over one snapshot, its layer in the file `path` or thrown away at the end. Throws SNAPSHOT_UNKNOWN,
+   * OVERLAY_UNUSABLE or OVERLAY_IN_USE.
+   */
+  addOverlay(id: string, path: string | undefined): Promise<SnapshotInfo> {
+    return this.#next(async () => {
+      const snapshot = this.#one(id);
+      const volume = this.get(snapshot.volumeId);
+      volume.opened();
+      if (path !== undefined) await this.#checkLayer(path);
+      await volume.addOverlay(snapshot.id, path);
+      await this.#changed();
+      return this.#one(snapshot.id);
+    });
+  }
+
+  /**
+   * Takes it away. `refuse` throws where somebody has it open by its name; where it is open without anybody being seen, and
+   * stays so for a while, this does. Throws SNAPSHOT_UNKNOWN, NOT_FOUND or OVERLAY_IN_USE, and nothing has changed.
+   */
+  dropOverlay(id: string, refuse: (snapshot: SnapshotInfo) => Promise<void>): Promise<SnapshotInfo> {
+    return this.#next(async () => {
+      const snapshot = this.#one(id);
+      const volume = this.get(snapshot.volumeId);
+      const overlay = volume.overlay(snapshot.id);
+      if (!overlay) {
+        const hint = `asof snapshot overlay ${snapshot.id} makes one`;
+        throw new AsofError('NOT_FOUND', `the snapshot ${snapshot.id} has no overlay`, hint);
+      }
+      await refuse(snapshot);
+      volume.hideOverlay(snapshot.id);
+      await this.#changed();
+      // The kernel tells of the last close behind the close itself.
+      for (let waited = 0; overlay.readers > 0 && waited < RELEASE_MS; waited += RELEASE_STEP_MS) {
+        await setTimeout(RELEASE_STEP_MS);
+      }
+      if (overlay.readers > 0) {
+        volume.showOverlay(snapshot.id, overlay);
+        await this.#changed();
+        const who = `${overlay.readers} open file${overlay.readers === 1 ? '' : 's'}`;
+        throw new AsofError('OVERLAY_IN_USE', `the overlay of the snapshot ${snapshot.id} is in use: ${who}`);
+      }
+      await overlay.close();
+      return this.#one(snapshot.id);
+    });
+  }
+
+  /** Throws SNAPSHOT_UNKNOWN, and USAGE for the id of a group. */
+  #one(id: string): SnapshotInfo {
+    const [snapshot, second] = this.find(id);
+    if (snapshot && !second) return snapshot;
+    throw new AsofError('USAGE', 'an overlay is of one snapshot, not of a group', 'asof snapshot list');
   }
 
   /** A consumer has these ranges: they are no longer kept. Start and length in bytes alternate. */
@@ -254,6 +317,21 @@ export class Volumes {
     }
     this.#refuseOwn(real);
     return real;
+  }
+
+  /** Before anything touches it: a path that leads into our own mount would wait for ourselves. */
+  async #checkLayer(path: string): Promise<void> {
+    try {
+      await this.#canonical(dirname(path));
+    } catch (error) {
+      if (!(error instanceof AsofError)) throw error;
+      throw new AsofError(
+        'OVERLAY_UNUSABLE',
+        `cannot use ${path} for the layer of an overlay: ${error.message}`,
+        '',
+        { cause: error },
+      );
+    }
   }
 
   #refuseOwn(path: string): void {

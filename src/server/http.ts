@@ -23,6 +23,7 @@ const STATUS: Partial<Record<ErrorCode, number>> = {
   VOLUME_EXISTS: 409,
   VOLUME_IN_USE: 409,
   ORIGIN_BUSY: 409,
+  OVERLAY_IN_USE: 409,
   DAEMON_MISSING: 503,
 };
 

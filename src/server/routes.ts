@@ -134,6 +134,23 @@ export const ROUTES: readonly Route[] = [
   },
   {
     method: 'POST',
+    path: '/snapshots/:id/overlay',
+    summary: 'a writable view of it, on top of which it stays what it is',
+    params: schema.ID_PARAMS,
+    body: schema.OVERLAY_BODY,
+    answer: schema.SNAPSHOT,
+    handle: (live, request) => live.addOverlay(idOf(request), (request.body as { layer?: string }).layer),
+  },
+  {
+    method: 'DELETE',
+    path: '/snapshots/:id/overlay',
+    summary: 'take the writable view away; refused while it is open',
+    params: schema.ID_PARAMS,
+    answer: schema.SNAPSHOT,
+    handle: (live, request) => live.dropOverlay(idOf(request)),
+  },
+  {
+    method: 'POST',
     path: '/snapshots/:id/release',
     summary: 'these extents are taken over: keep them no longer',
     params: schema.ID_PARAMS,

@@ -44,6 +44,8 @@ export const RELEASE_BODY = object(
   ['extents'],
 );
 
+export const OVERLAY_BODY = object({ layer: { ...text, pattern: '^/' } });
+
 /** Of an answer: what it certainly has; more may come with later versions. */
 function answer(...names: readonly string[]) {
   return { type: 'object', required: names, additionalProperties: true } as const;
