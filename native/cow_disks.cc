@@ -29,7 +29,7 @@ class SnapshotReader final : public asof::Reader {
 std::unique_ptr<asof::Reader> SnapshotDisk::OpenReader() { return std::make_unique<SnapshotReader>(snapshot_); }
 
 int SnapshotDisk::StateError() const {
-  if (closed_) return ESHUTDOWN;
+  if (closed_ || volume_->ended()) return ESHUTDOWN;
   switch (snapshot_->state.load()) {
     case SnapshotState::kLive:
       return 0;
@@ -100,6 +100,7 @@ int SnapshotDisk::Read(uint64_t offset, size_t length, uint8_t* into, asof::Read
       if (volume.generations_.Get(chunk) > snapshot_->epoch) {
         if (int lost = ReadPreserved(chunk, at, n, into + (at - offset))) return lost;
       } else if (err != 0) {
+        if (int gone = StateError()) return gone;
         // One bad sector must not hide what can be read before and after: the caller asks again in smaller pieces.
         Defect(at, n, std::string("the origin cannot be read: ") + strerror(err));
         return EIO;
@@ -126,6 +127,7 @@ bool SnapshotDisk::Allocated(uint64_t* bytes, unsigned) {
 }
 
 int LiveDisk::Seek(uint64_t offset, int whence, uint64_t* result) {
+  if (closed_ || volume_->ended()) return ESHUTDOWN;
   if (offset >= Size()) return ENXIO;
   const int err = volume_->origin().Seek(offset, whence, result);
   if (err == EINVAL || err == EOPNOTSUPP) {  // a block device: all is data

@@ -14,7 +14,22 @@
 #include <cstring>
 #include <vector>
 
+#include "cow_lock.h"
+
 namespace asof::cow {
+namespace {
+
+// A place that can neither be read nor written. Opened once and kept, so that letting go needs no descriptor.
+int Nowhere() {
+  static const int fd = open("/", O_PATH | O_CLOEXEC);
+  return fd;
+}
+
+}  // namespace
+
+PosixFile::PosixFile(int fd) : fd_(fd) { Nowhere(); }
+
+int PosixFile::Lock(std::string* who) { return LockDescription(fd_, who); }
 
 int File::Read(uint64_t offset, size_t length, uint8_t* into) {
   size_t got = 0;
@@ -39,12 +54,8 @@ PosixFile::~PosixFile() {
 }
 
 void PosixFile::LetGo() {
-  // The number stays ours, so that a call under way or to come never meets somebody else's file: it leads to a place that
-  // can neither be read nor written.
-  const int nowhere = open("/", O_PATH | O_CLOEXEC);
-  if (nowhere < 0) return;
-  dup3(nowhere, fd_, O_CLOEXEC);
-  close(nowhere);
+  // The number stays ours, so that a call under way or to come never meets somebody else's file.
+  if (Nowhere() >= 0) dup3(Nowhere(), fd_, O_CLOEXEC);
 }
 
 int PosixFile::ReadSome(uint64_t offset, size_t length, uint8_t* into, size_t* got) {

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <unordered_map>
 #include <utility>
 
@@ -35,6 +36,8 @@ class File {
   virtual int Seek(uint64_t offset, int whence, uint64_t* result) = 0;
   // What the file holds on its file system, and what is free there.
   virtual int Space(uint64_t* held, uint64_t* free) = 0;
+  // Takes the file for whoever holds its open file description (cow_lock.h). 0; EBUSY with *who has it; or an errno.
+  virtual int Lock(std::string* /*who*/) { return 0; }
   // Gives the file back to others, with its locks, however long this object lives: a reader may still hold it. What is
   // called later fails with EBADF.
   virtual void LetGo() {}
@@ -49,7 +52,7 @@ class File {
 // Owns the descriptor.
 class PosixFile final : public File {
  public:
-  explicit PosixFile(int fd) : fd_(fd) {}
+  explicit PosixFile(int fd);
   ~PosixFile() override;
   PosixFile(const PosixFile&) = delete;
   PosixFile& operator=(const PosixFile&) = delete;
@@ -63,6 +66,7 @@ class PosixFile final : public File {
   int Size(uint64_t* bytes) override;
   int Seek(uint64_t offset, int whence, uint64_t* result) override;
   int Space(uint64_t* held, uint64_t* free) override;
+  int Lock(std::string* who) override;
   void LetGo() override;
   std::pair<uint64_t, uint64_t> Identity() const override;
 

@@ -36,7 +36,7 @@ class Gate {
   // Waits until nobody is inside: false when the deadline passed first (the gate stays closed).
   bool Drain(std::chrono::steady_clock::time_point deadline);
   void Open();
-  // Nobody enters again. Called while it is closed; Open follows.
+  // Nobody enters again. Where it is not closed, some who entered just before may be inside still.
   void Shut() { shut_ = true; }
 
   const std::array<Shard, kShards>& Shards() const { return shards_; }

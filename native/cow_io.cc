@@ -8,6 +8,7 @@
 
 #ifndef PR_SET_IO_FLUSHER
 #define PR_SET_IO_FLUSHER 57
+#define PR_GET_IO_FLUSHER 58
 #endif
 
 namespace asof::cow {
@@ -72,7 +73,7 @@ struct TimedRunner::State {
   }
 
   static void Serve(std::shared_ptr<State> self) {
-    ServeDiskOnThisThread();
+    ServeDiskOnThisThread("asof-store");
     std::unique_lock lock(self->mu);
     for (;;) {
       self->idle++;
@@ -115,6 +116,11 @@ bool TimedRunner::Hung() const {
 void TimedRunner::Shut() {
   const std::lock_guard lock(state_->mu);
   state_->shut = true;
+}
+
+bool TimedRunner::IsShut() const {
+  const std::lock_guard lock(state_->mu);
+  return state_->shut;
 }
 
 bool TimedRunner::Settle(unsigned ms) {
@@ -179,6 +185,17 @@ TimedRunner::Outcome TimedRunner::Run(std::function<int()> work, std::function<v
   return Outcome::kAbandoned;
 }
 
-void ServeDiskOnThisThread() { prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0); }
+void ServeDiskOnThisThread(const char* name) {
+  prctl(PR_SET_NAME, name, 0, 0, 0);
+  prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
+}
+
+ServingDisk::ServingDisk() : before_(prctl(PR_GET_IO_FLUSHER, 0, 0, 0, 0) != 0) {
+  if (!before_) prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
+}
+
+ServingDisk::~ServingDisk() {
+  if (!before_) prctl(PR_SET_IO_FLUSHER, 0, 0, 0, 0);
+}
 
 }  // namespace asof::cow

@@ -63,6 +63,7 @@ class TimedRunner {
 
   // Nothing is begun any more: Run refuses with ESHUTDOWN, Detach forgets. What is under way goes on.
   void Shut();
+  bool IsShut() const;
   // Waits until nothing is under way, not even what somebody gave up waiting for. False when `ms` passed first.
   bool Settle(unsigned ms);
 
@@ -75,8 +76,29 @@ class TimedRunner {
   const std::shared_ptr<State> state_;  // shared with the threads, which may outlive this
 };
 
-// Tells the kernel that this thread serves a disk: its allocations must not wait for writeback that may lead back to it.
-// Without CAP_SYS_RESOURCE nothing happens.
-void ServeDiskOnThisThread();
+// What keeps the layer clear of memory reclaim. A file system on a loop device over the live file writes its dirty pages
+// through us when memory is short, so that whoever such a write waits for must never wait for memory that only such a write
+// can free. Therefore:
+// - each thread that a write can wait for is marked (PR_SET_IO_FLUSHER): its allocations, in the kernel too, wait for no
+//   writeback and no file system, and its own writes are not throttled for dirty pages of others. Marked are the threads of
+//   TimedRunner and the janitor for good, libuv's for as long as they work for a volume (they may hold a gate, the journal or
+//   a group's sync), and the mount's workers by the mount.
+// - what a first write needs is bounded: BatchPool, one buffer of which is there from the start.
+// - JavaScript is on no write's path: it may wait for memory as long as it likes.
+// What remains is memory that is gone altogether: then the kernel kills, us or another, and the store says what was whole.
+// Without CAP_SYS_RESOURCE the mark is refused, and the guarantee with it; such a process cannot mount for others either.
+void ServeDiskOnThisThread(const char* name);
+
+// The same for a while.
+class ServingDisk {
+ public:
+  ServingDisk();
+  ~ServingDisk();
+  ServingDisk(const ServingDisk&) = delete;
+  ServingDisk& operator=(const ServingDisk&) = delete;
+
+ private:
+  const bool before_;
+};
 
 }  // namespace asof::cow

@@ -284,19 +284,26 @@ class Recovery {
   uint64_t max_landed_ = 0;
 };
 
-int Store::Open(std::unique_ptr<File> file, const StoreOptions& options, File* origin,
-                const std::function<int(Recovered*, std::string*)>& settle, std::shared_ptr<Store>* store,
-                Recovered* recovered, std::string* why) {
+int Store::Open(std::unique_ptr<File> file, const StoreOptions& options, File* origin, const Settle& settle,
+                std::shared_ptr<Store>* store, Recovered* recovered, std::string* why) {
   std::shared_ptr<Store> made(new Store(std::move(file), options));
-  if (int err = made->TakeOver()) {
-    *why = "an earlier use of the store still has a write under way, which may yet land";
-    return err;
+  if (int err = made->TakeOver(why)) return err;
+  const int err = made->TakeUp(origin, settle, recovered, why);
+  // What was begun may still be under way: nobody else has the file before that has ended.
+  if (err != 0) {
+    made->Shut();
+  } else {
+    *store = std::move(made);
   }
-  made->journal_ = std::make_unique<Journal>(made.get());
-  Recovery recovery(made.get(), origin, recovered);
+  return err;
+}
+
+int Store::TakeUp(File* origin, const Settle& settle, Recovered* recovered, std::string* why) {
+  journal_ = std::make_unique<Journal>(this);
+  Recovery recovery(this, origin, recovered);
   uint8_t super[kHeader];
   size_t got = 0;
-  if (int err = made->file_->ReadSome(0, kHeader, super, &got)) {
+  if (int err = file_->ReadSome(0, kHeader, super, &got)) {
     *why = std::string("the store cannot be read: ") + strerror(err);
     return err;
   }
@@ -306,11 +313,9 @@ int Store::Open(std::unique_ptr<File> file, const StoreOptions& options, File* o
   if (int err = fresh ? recovery.Create(why) : recovery.Load(why)) return err;
   // After a stop in the middle of an epoch the next one begins, so that what was written before is told from what is now.
   recovered->epoch = std::max<uint32_t>(recovered->epoch, 1) + (recovered->clean ? 0 : 1);
-  recovered->journal = made->journal_->Sequence();
+  recovered->journal = journal_->Sequence();
   if (int err = settle(recovered, why)) return err;
-  if (int err = recovery.Start(recovered->epoch, why)) return err;
-  *store = std::move(made);
-  return 0;
+  return recovery.Start(recovered->epoch, why);
 }
 
 }  // namespace asof::cow

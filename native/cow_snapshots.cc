@@ -241,6 +241,7 @@ void Volume::Owe(RecordKind kind, const Uuid& id, int error, const std::string& 
 }
 
 void Volume::RunJanitor() {
+  ServeDiskOnThisThread("asof-janitor");
   std::unique_lock lock(janitor_mu_);
   while (!stop_) {
     if (!sweeps_.empty()) {
@@ -341,6 +342,7 @@ int Volume::Close() {
   gate_.Close();
   gate_.Drain(Clock::time_point::max());
   gate_.Shut();
+  ended_ = true;
   gate_.Open();
   {
     const std::lock_guard lock(janitor_mu_);
@@ -355,11 +357,25 @@ int Volume::Close() {
   if (err == 0) err = store_->journal().Close(epoch_.load());
   if (err == 0) err = tracker_.Save(generations_, epoch_.load(), store_->journal().Sequence());
   store_->Shut();
-  // A mount may hold disks of this volume for a while; nobody else shall have to wait for that.
+  LetGo();
+  return err;
+}
+
+void Volume::Abandon() {
+  // First of all the origin: nothing that is under way may overwrite what it could no longer preserve or note.
+  ended_ = true;
+  gate_.Shut();
+  origin_->LetGo();
+  store_->Shut();
+  tracker_.Abandon();
+  LetGo();
+}
+
+// A mount may hold disks of this volume for a while; nobody else shall have to wait for that.
+void Volume::LetGo() {
   origin_->LetGo();
   store_->LetGo();
   tracker_.LetGo();
-  return err;
 }
 
 }  // namespace asof::cow

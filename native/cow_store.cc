@@ -4,6 +4,7 @@
 #include <cerrno>
 
 #include "cow_journal.h"
+#include "cow_lock.h"
 
 namespace asof::cow {
 
@@ -11,13 +12,13 @@ Store::Store(std::unique_ptr<File> file, const StoreOptions& options)
     : file_(std::move(file)),
       options_(options),
       index_((options.volume_size + options.chunk_size - 1) / options.chunk_size),
+      batches_(std::make_shared<BatchPool>(options.chunk_size)),
       sync_(file_.get()),
       runner_(options.timeout_ms) {}
 
 Store::~Store() = default;
 
-int Store::TakeOver() {
-  constexpr unsigned kPatienceMs = 5000;
+int Store::TakeOver(std::string* why) {
   static std::mutex mu;
   static std::multimap<std::pair<uint64_t, uint64_t>, std::weak_ptr<Store>> all;  // under mu
   std::vector<std::shared_ptr<Store>> earlier;
@@ -28,35 +29,30 @@ int Store::TakeOver() {
     for (auto it = from; it != to; ++it) {
       if (auto store = it->second.lock()) earlier.push_back(std::move(store));
     }
+    for (const auto& store : earlier) {
+      if (store->runner_.IsShut()) continue;
+      *why = "the store is in use: this process has it open already";
+      return EBUSY;
+    }
+    // From here on whoever comes finds this one, and is refused.
     all.emplace(file_->Identity(), weak_from_this());
   }
   for (const auto& store : earlier) {
-    if (!store->runner_.Settle(std::max(kPatienceMs, options_.timeout_ms))) return EBUSY;
+    if (store->runner_.Settle(std::max(kPatienceMs, options_.timeout_ms))) continue;
+    *why = "an earlier use of the store still has a write under way, which may yet land";
+    return EBUSY;
   }
-  return 0;
+  std::string who;
+  const int err = file_->Lock(&who);
+  if (err == EBUSY) *why = "the store is locked by " + who;
+  if (err != 0 && err != EBUSY) *why = std::string("the store cannot be locked: ") + strerror(err);
+  return err;
 }
 
-std::shared_ptr<CopyBatch> Store::TakeBatch(size_t chunks) {
-  {
-    const std::lock_guard lock(mu_);
-    for (size_t i = batches_.size(); i-- > 0;) {
-      if (batches_[i]->chunks < chunks) continue;
-      std::shared_ptr<CopyBatch> batch = std::move(batches_[i]);
-      batches_.erase(batches_.begin() + static_cast<ptrdiff_t>(i));
-      return batch;
-    }
-  }
-  auto batch = std::make_shared<CopyBatch>();
-  batch->data.reset(new uint8_t[chunks * options_.chunk_size]);
-  batch->headers.reset(new uint8_t[chunks * kHeader]());
-  batch->chunks = chunks;
-  return batch;
-}
-
-void Store::GiveBatch(std::shared_ptr<CopyBatch> batch) {
-  constexpr size_t kKept = 16;
-  const std::lock_guard lock(mu_);
-  if (batches_.size() < kKept) batches_.push_back(std::move(batch));
+std::shared_ptr<CopyBatch> Store::TakeBatch() {
+  if (auto batch = batches_->TryTake()) return batch;
+  // Those that hang have theirs until they end.
+  return runner_.Hung() ? nullptr : batches_->Take(options_.timeout_ms);
 }
 
 int Store::Take(uint32_t count, bool whole, bool limited, std::vector<Run>* runs) {

@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "cow_batches.h"
 #include "cow_file.h"
 #include "cow_format.h"
 #include "cow_index.h"
@@ -68,13 +69,6 @@ struct CopySpec {
   uint32_t length;
 };
 
-// The memory of a batch of copies: `data` holds the chunks one behind the other. Kept by the store between uses.
-struct CopyBatch {
-  std::unique_ptr<uint8_t[]> data;
-  std::unique_ptr<uint8_t[]> headers;
-  size_t chunks;  // room
-};
-
 class Journal;
 
 class Store : public std::enable_shared_from_this<Store> {
@@ -82,13 +76,13 @@ class Store : public std::enable_shared_from_this<Store> {
   // Makes a new store of an empty file, or takes up what is there. `origin` decides about copies that were cut short.
   // `settle` is called when all has been read and before anything is written: it may raise the epoch, or refuse.
   // 0, or an errno with *why.
-  static int Open(std::unique_ptr<File> file, const StoreOptions& options, File* origin,
-                  const std::function<int(Recovered*, std::string* why)>& settle, std::shared_ptr<Store>* store,
-                  Recovered* recovered, std::string* why);
+  using Settle = std::function<int(Recovered*, std::string*)>;
+  static int Open(std::unique_ptr<File> file, const StoreOptions& options, File* origin, const Settle& settle,
+                  std::shared_ptr<Store>* store, Recovered* recovered, std::string* why);
   ~Store();
 
-  std::shared_ptr<CopyBatch> TakeBatch(size_t chunks);
-  void GiveBatch(std::shared_ptr<CopyBatch> batch);
+  // Room for the chunks of kBatchBytes. nullptr where that would be waited for longer than a copy may take.
+  std::shared_ptr<CopyBatch> TakeBatch();
 
   // Preserves the chunks of `batch`; they are in the index when it returns 0. ENOSPC at the limit, ETIMEDOUT, or what
   // the file said. On an error none is.
@@ -122,9 +116,11 @@ class Store : public std::enable_shared_from_this<Store> {
   friend class Recovery;
 
   Store(std::unique_ptr<File> file, const StoreOptions& options);
-  // A write that timed out lands when it likes, whoever has the file by then: waits until no earlier store of this process
-  // has anything under way on it. EBUSY where that takes too long.
-  int TakeOver();
+  // Takes the file from the earlier stores of this process, and against all others. A write that timed out lands when it
+  // likes, whoever has the file by then: waits until no earlier store has anything under way on it. EBUSY, with *why, where
+  // that takes too long, where one is in use still, and where another process has the file, be it a dead one.
+  int TakeOver(std::string* why);
+  int TakeUp(File* origin, const Settle& settle, Recovered* recovered, std::string* why);
 
   uint64_t SlotSize() const { return kHeader + options_.chunk_size; }
   uint64_t At(uint32_t slot) const { return kHeader + slot * SlotSize(); }
@@ -147,6 +143,7 @@ class Store : public std::enable_shared_from_this<Store> {
   const std::unique_ptr<File> file_;
   const StoreOptions options_;
   Index index_;
+  const std::shared_ptr<BatchPool> batches_;
   GroupSync sync_;
   TimedRunner runner_;
   std::unique_ptr<Journal> journal_;
@@ -160,7 +157,6 @@ class Store : public std::enable_shared_from_this<Store> {
   std::set<uint64_t> writing_;         // sequences given whose slots are not whole yet, or failed and are not zeroed yet
   std::map<uint32_t, uint64_t> failed_;  // slots of those → their sequence
   uint64_t landed_ = 0;                // power: on stable storage up to this one
-  std::vector<std::shared_ptr<CopyBatch>> batches_;
   std::atomic<bool> cannot_punch_{false};
 };
 

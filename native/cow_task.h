@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "cow_format.h"
+#include "cow_io.h"
 #include "js_value.h"
 
 namespace asof {
@@ -38,7 +39,10 @@ class Task final : public Napi::AsyncWorker {
     return task->deferred_.Promise();
   }
 
-  void Execute() override { error_ = work_(&why_); }
+  void Execute() override {
+    const cow::ServingDisk here;
+    error_ = work_(&why_);
+  }
 
   void OnOK() override {
     Napi::HandleScope scope(Env());

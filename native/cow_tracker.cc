@@ -76,6 +76,20 @@ uint64_t Tracker::MapAt(uint32_t area) const {
   return TableAt(blocks_, 0) + (area - 1) * most;
 }
 
+int Tracker::Lock(std::string* why) {
+  if (!file_) return 0;
+  std::string who;
+  int err = tenure_.Take(file_->Identity(), kPatienceMs, &who);
+  if (err != 0) {
+    *why = "the tracker's file is in use: " + who;
+    return err;
+  }
+  err = file_->Lock(&who);
+  if (err == EBUSY) *why = "the tracker's file is locked by " + who;
+  if (err != 0 && err != EBUSY) *why = std::string("the tracker's file cannot be locked: ") + strerror(err);
+  return err;
+}
+
 Tracker::Found Tracker::Load(ChunkMap* map, std::string* why) {
   if (!file_) return Found::kNone;
   uint8_t blocks[2][kHeader] = {};
@@ -226,6 +240,10 @@ int Tracker::Begin(uint32_t epoch) {
 
 int Tracker::SetEpoch(uint32_t epoch) {
   if (!file_) return 0;
+  return Within([&] { return SetEpochNow(epoch); });
+}
+
+int Tracker::SetEpochNow(uint32_t epoch) {
   {
     const std::lock_guard lock(mu_);
     epoch_ = std::max(epoch_, epoch);
@@ -252,6 +270,10 @@ int Tracker::WriteTable(size_t block) {
 
 int Tracker::SetVoid(uint32_t epoch) {
   if (!file_) return ENOENT;
+  return Within([&] { return SetVoidNow(epoch); });
+}
+
+int Tracker::SetVoidNow(uint32_t epoch) {
   {
     const std::lock_guard lock(mu_);
     if (void_epoch_ == epoch) return 0;
@@ -269,6 +291,10 @@ int Tracker::Note(uint64_t first, uint64_t last, uint32_t epoch) {
 
 int Tracker::NoteRegions(const std::map<size_t, uint32_t>& regions) {
   if (!file_) return 0;
+  return Within([&] { return NoteNow(regions); });
+}
+
+int Tracker::NoteNow(const std::map<size_t, uint32_t>& regions) {
   int err = 0;
   {
     const std::lock_guard lock(mu_);
@@ -304,6 +330,10 @@ int Tracker::NoteRegions(const std::map<size_t, uint32_t>& regions) {
 
 int Tracker::Save(const ChunkMap& map, uint32_t epoch, uint64_t journal_mark) {
   if (!file_) return 0;
+  return Within([&] { return SaveNow(map, epoch, journal_mark); });
+}
+
+int Tracker::SaveNow(const ChunkMap& map, uint32_t epoch, uint64_t journal_mark) {
   const std::lock_guard lock(mu_);
   if (lost_) return EIO;
   const uint32_t area = area_ == 1 ? 2 : 1;

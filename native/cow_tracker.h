@@ -6,6 +6,7 @@
 #pragma once
 
 #include <atomic>
+#include <cerrno>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -17,6 +18,7 @@
 #include "cow_format.h"
 #include "cow_generation.h"
 #include "cow_io.h"
+#include "cow_lock.h"
 
 namespace asof::cow {
 
@@ -35,6 +37,11 @@ class Tracker {
   // `file` may be null: then nothing survives.
   Tracker(std::unique_ptr<File> file, const TrackerOptions& options);
   ~Tracker();
+
+  // Takes the file, against everybody else. 0, or an errno with *why. First of all.
+  int Lock(std::string* why);
+  // Begins nothing on the file any more: whatever is asked of it is ESHUTDOWN. Others have it once what is under way ended.
+  void Abandon() { tenure_.End(); }
 
   // Reads what is there; the saved generations go into `map`. kUnusable, with *why, where it cannot be trusted.
   Found Load(ChunkMap* map, std::string* why);
@@ -73,6 +80,7 @@ class Tracker {
   uint64_t Notes() const { return notes_.load(std::memory_order_relaxed); }
   bool HasFile() const { return file_ != nullptr; }
   void LetGo() {
+    tenure_.End();
     if (file_) file_->LetGo();
   }
 
@@ -83,8 +91,22 @@ class Tracker {
   uint64_t TableAt(size_t block, unsigned place) const { return 2 * kHeader + (block * 2 + place) * kHeader; }
   uint64_t MapAt(uint32_t area) const;
 
+  int SetEpochNow(uint32_t epoch);
+  int SetVoidNow(uint32_t epoch);
+  int NoteNow(const std::map<size_t, uint32_t>& regions);
+  int SaveNow(const ChunkMap& map, uint32_t epoch, uint64_t journal_mark);
+  // Runs what writes to the file, unless it was given back.
+  template <typename Work>
+  int Within(Work work) {
+    if (!tenure_.Enter()) return ESHUTDOWN;
+    const int err = work();
+    tenure_.Leave();
+    return err;
+  }
+
   const std::unique_ptr<File> file_;
   const TrackerOptions options_;
+  Tenure tenure_;
   const size_t regions_;
   const size_t blocks_;
   std::unique_ptr<GroupSync> sync_;

@@ -7,7 +7,7 @@
 namespace asof::cow {
 namespace {
 
-constexpr uint64_t kWindow = 1 << 20;  // bytes of chunks locked and copied at once
+constexpr uint64_t kWindow = kBatchBytes;  // bytes of chunks locked and copied at once
 constexpr uint64_t kZeroPiece = 4 << 20;  // bytes of a long discard in one pass of the gate
 
 std::string Size(uint64_t bytes) { return std::to_string(bytes >> 20) + " MiB"; }
@@ -28,6 +28,8 @@ Volume::~Volume() {
   }
   janitor_wake_.notify_all();
   if (janitor_.joinable()) janitor_.join();
+  // Work that outlives this has the store still.
+  if (store_) store_->Shut();
 }
 
 int Volume::Open(const VolumeOptions& options, std::unique_ptr<File> origin, std::unique_ptr<File> store,
@@ -43,6 +45,7 @@ int Volume::Open(const VolumeOptions& options, std::unique_ptr<File> origin, std
     return EINVAL;
   }
   std::shared_ptr<Volume> made(new Volume(options, std::move(origin), std::move(tracker), std::move(listener)));
+  if (int err = made->tracker_.Lock(why)) return err;
   StoreOptions store_options;
   store_options.volume = options.volume;
   store_options.volume_size = options.size;
@@ -227,7 +230,7 @@ int Volume::PreserveWindow(uint64_t first, uint64_t last, uint32_t epoch) {
 int Volume::CopyRun(uint64_t first, uint64_t count, uint32_t epoch, uint64_t version) {
   const int err = CopyBatchOf(first, count, epoch, version);
   if (err == 0) return 0;
-  if (options_.on_error == OnCowError::kBreakWrite) return err;
+  if (options_.on_error == OnCowError::kBreakWrite || ended_) return err;
   const std::string place = " when chunk " + std::to_string(first) + " was first written";
   std::string why;
   if (err == ENOSPC && options_.limit != 0 && store_->Used() + (kHeader + options_.chunk_size) * count > options_.limit) {
@@ -244,7 +247,8 @@ int Volume::CopyRun(uint64_t first, uint64_t count, uint32_t epoch, uint64_t ver
 }
 
 int Volume::CopyBatchOf(uint64_t first, uint64_t count, uint32_t epoch, uint64_t version) {
-  std::shared_ptr<CopyBatch> batch = store_->TakeBatch(count);
+  std::shared_ptr<CopyBatch> batch = store_->TakeBatch();
+  if (!batch) return ETIMEDOUT;
   const uint64_t offset = first * options_.chunk_size;
   const uint64_t bytes = std::min<uint64_t>(count * options_.chunk_size, options_.size - offset);
   if (int err = origin_->Read(offset, bytes, batch->data.get())) return err;
@@ -253,7 +257,7 @@ int Volume::CopyBatchOf(uint64_t first, uint64_t count, uint32_t epoch, uint64_t
   for (uint64_t i = 0; i < count; i++) specs.push_back({first + i, generations_.Get(first + i), epoch - 1, ChunkBytes(first + i)});
   std::vector<uint32_t> slots;
   if (int err = store_->Copy(batch, specs, &slots)) return err;
-  store_->GiveBatch(std::move(batch));
+  batch.reset();
   copies_.fetch_add(count, std::memory_order_relaxed);
   // A snapshot may have gone while we copied, and the sweep for it may have passed before our copies were named: either
   // it saw them, or we see that the needs moved.
@@ -293,11 +297,12 @@ int Volume::Write(uint64_t offset, size_t length, const uint8_t* from) {
   Gate::Shard* shard = gate_.Enter();
   if (!shard) return ESHUTDOWN;
   int err = Preserve(offset / options_.chunk_size, (offset + length - 1) / options_.chunk_size);
-  if (err == 0) err = origin_->File::Write(offset, length, from);
+  // One that was abandoned may have preserved and noted nothing.
+  if (err == 0) err = ended_ ? ESHUTDOWN : origin_->File::Write(offset, length, from);
   shard->writes.fetch_add(1, std::memory_order_relaxed);
   shard->bytes.fetch_add(length, std::memory_order_relaxed);
   gate_.Leave(shard);
-  return err;
+  return err == 0 ? 0 : Ended(err);
 }
 
 int Volume::WriteZeroes(uint64_t offset, uint64_t length, bool punch) {
@@ -307,6 +312,7 @@ int Volume::WriteZeroes(uint64_t offset, uint64_t length, bool punch) {
     Gate::Shard* shard = gate_.Enter();
     if (!shard) return ESHUTDOWN;
     int err = Preserve(offset / options_.chunk_size, (offset + n - 1) / options_.chunk_size);
+    if (err == 0 && ended_) err = ESHUTDOWN;
     if (err == 0) {
       err = origin_->Zero(offset, n, punch);
       if (err == EOPNOTSUPP && punch) err = origin_->Zero(offset, n, false);
@@ -333,7 +339,7 @@ int Volume::WriteZeroes(uint64_t offset, uint64_t length, bool punch) {
 int Volume::Flush() {
   flushes_.fetch_add(1, std::memory_order_relaxed);
   // With policy `power` every copy is on stable storage before its origin was written, so the origin is all there is.
-  return origin_->Sync();
+  return Ended(ended_ ? 0 : origin_->Sync());
 }
 
 Activity Volume::Counters() {

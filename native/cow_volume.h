@@ -17,6 +17,7 @@
 
 #include <array>
 #include <atomic>
+#include <cerrno>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -137,7 +138,7 @@ class Volume : public std::enable_shared_from_this<Volume> {
   ~Volume();
 
   // The live device. 0 or an errno; the range lies within the size.
-  int Read(uint64_t offset, size_t length, uint8_t* into) { return origin_->Read(offset, length, into); }
+  int Read(uint64_t offset, size_t length, uint8_t* into) { return Ended(ended_ ? 0 : origin_->Read(offset, length, into)); }
   int Write(uint64_t offset, size_t length, const uint8_t* from);
   int WriteZeroes(uint64_t offset, uint64_t length, bool punch);
   int Flush();
@@ -164,8 +165,10 @@ class Volume : public std::enable_shared_from_this<Volume> {
   const VolumeOptions& options() const { return options_; }
   // Writes under way end; all is made durable; the next start finds it clean. Later writes are ESHUTDOWN.
   int Close();
-  // As a killed process leaves it: nothing is begun on the store any more.
-  void Abandon() { store_->Shut(); }
+  // As a killed process leaves it: nothing is begun on its files any more.
+  void Abandon();
+  // Closed or abandoned: of the live device and of every snapshot, all is ESHUTDOWN from then on.
+  bool ended() const { return ended_; }
 
  private:
   friend class SnapshotDisk;
@@ -183,6 +186,10 @@ class Volume : public std::enable_shared_from_this<Volume> {
   };
 
   Volume(const VolumeOptions& options, std::unique_ptr<File> origin, std::unique_ptr<File> tracker, Listener listener);
+
+  // What a call on the origin gave: the descriptor of a volume that ended meanwhile leads nowhere.
+  int Ended(int err) const { return ended_ ? ESHUTDOWN : err; }
+  void LetGo();
 
   uint64_t Chunks() const { return (options_.size + options_.chunk_size - 1) / options_.chunk_size; }
   uint32_t ChunkBytes(uint64_t chunk) const;
@@ -229,6 +236,7 @@ class Volume : public std::enable_shared_from_this<Volume> {
   std::mutex break_mu_;  // one break at a time: who comes second finds it done and on record
   std::mutex order_mu_;  // creating, closing, distrusting: one at a time
   bool closed_ = false;  // under order_mu_
+  std::atomic<bool> ended_{false};
   std::array<Busy, 64> busy_;
 
   std::atomic<uint64_t> first_writes_{0}, copies_{0}, waits_{0}, flushes_{0};

@@ -14,6 +14,7 @@
 #include <cstddef>
 #include <string>
 
+#include "cow_lock.h"
 #include "js_value.h"
 
 namespace asof {
@@ -33,6 +34,16 @@ Napi::Value LockWhole(const Napi::CallbackInfo& info) {
   if (flock(fd, LOCK_EX | LOCK_NB) == 0) return Napi::Boolean::New(info.Env(), true);
   if (errno == EWOULDBLOCK) return Napi::Boolean::New(info.Env(), false);
   return ThrowErrno(info.Env(), errno, "cannot lock the file");
+}
+
+// The same, and where it is not ours, who has it: '' where it is.
+Napi::Value LockOrHolder(const Napi::CallbackInfo& info) {
+  int fd;
+  if (!Descriptor(info[0], &fd)) return Throw(info.Env(), "EINVAL", "lockOrHolder takes a descriptor");
+  std::string who;
+  const int err = cow::LockDescription(fd, &who);
+  if (err != 0 && err != EBUSY) return ThrowErrno(info.Env(), err, "cannot lock the file");
+  return Napi::String::New(info.Env(), who);
 }
 
 bool Range(const Napi::CallbackInfo& info, int* fd, struct flock* range) {
@@ -143,6 +154,7 @@ Napi::Value NotifyManager(const Napi::CallbackInfo& info) {
 
 void InitKernelCalls(Napi::Env env, Napi::Object exports) {
   exports.Set("lockWhole", Napi::Function::New(env, LockWhole, "lockWhole"));
+  exports.Set("lockOrHolder", Napi::Function::New(env, LockOrHolder, "lockOrHolder"));
   exports.Set("lockRange", Napi::Function::New(env, LockRange, "lockRange"));
   exports.Set("rangeLocked", Napi::Function::New(env, RangeLocked, "rangeLocked"));
   exports.Set("hasWriter", Napi::Function::New(env, HasWriter, "hasWriter"));

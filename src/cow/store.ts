@@ -76,16 +76,23 @@ function openDevice(path: string): number | undefined {
 }
 
 function locked(fd: number, path: string): number {
-  let ours: boolean;
+  let holder: string;
   try {
-    ours = loadAddon().lockWhole(fd);
+    holder = loadAddon().lockOrHolder(fd);
   } catch (error) {
     closeSync(fd);
     throw unusable(path, `it cannot be locked (${errnoOf(error)})`, '', error);
   }
-  if (ours) return fd;
+  if (holder === '') return fd;
   closeSync(fd);
-  throw unusable(path, 'another asof has locked it');
+  throw unusable(path, `it is locked by ${holder}`, holderHint(holder));
+}
+
+/** What to do about whoever has a file: `text` names a process as native/cow_lock.h does. */
+export function holderHint(text: string): string {
+  const pid = /process \(?(\d+)/.exec(text)?.[1];
+  if (pid === undefined) return 'find who has it: lslocks, also in other containers and on other hosts';
+  return `end it, or wait until it has ended; where it hangs: ps -L -o pid,lwp,stat,wchan:32,comm -p ${pid}`;
 }
 
 function unusable(path: string, why: string, hint = '', cause?: unknown): AsofError {

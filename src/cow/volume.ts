@@ -37,7 +37,7 @@ import {
   type SnapshotState,
 } from './snapshot.js';
 import { readState, writeState } from './state-file.js';
-import { createStore, openStore, removeStore } from './store.js';
+import { createStore, holderHint, openStore, removeStore } from './store.js';
 
 export type VolumeState = 'adding' | 'open' | 'broken' | 'unknown' | 'removed';
 
@@ -628,7 +628,7 @@ function engineError(error: unknown, name: string): unknown {
   return new AsofError(
     'STORE_UNUSABLE',
     `the volume ${name} cannot be opened: ${why} (${errnoOf(error)})`,
-    '',
+    errnoOf(error) === 'EBUSY' ? holderHint(why) : '',
     { cause: error },
   );
 }
