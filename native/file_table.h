@@ -24,6 +24,9 @@ class File {
   int fd() const { return fd_; }
   const std::string& path() const { return path_; }
 
+  // Closes the file, but keeps its number: that leads to a place that cannot be read. Nobody reads meanwhile.
+  void LetGo();
+
   // Reads until all is there, the file ends, or an error.
   FileRead Read(uint64_t offset, size_t length, uint8_t* into) const;
 
@@ -43,6 +46,9 @@ class FileTable {
 
   // Duplicates `fd`. 0 and *id, or an errno: EBADF where it is not open for reading, EMFILE where the table is full.
   int Add(int fd, std::string path, uint32_t* id);
+
+  // Of every file. By the JavaScript thread.
+  void LetGo();
 
   uint32_t Count() const { return count_.load(std::memory_order_acquire); }
 

@@ -84,7 +84,7 @@ bool Tree::Acceptable(const Changes& changes, const std::vector<uint64_t>& gone)
     if ((facts.kind == Kind::kDisk) != (facts.disk != nullptr)) return false;
     if (facts.writable && !facts.disk) return false;
     if (last == 0) {
-      if (facts.id != 1 || facts.kind != Kind::kDirectory) return false;
+      if (facts.id != 1 || facts.parent != 1 || facts.kind != Kind::kDirectory) return false;
     } else {
       const auto parent = slots_.find(facts.parent);
       const bool listed = parent != slots_.end() && !left.contains(facts.parent);

@@ -145,6 +145,8 @@ void Host::End() {
   for (auto& [id, entry] : disks_) entry.disk->Close();
   disks_.clear();
   engine_->pool.Stop();
+  // Disks that are still held read nothing any more: the files go now, not when the collector comes.
+  engine_->files.LetGo();
 }
 
 void Host::EnvironmentEnds(void* data) {

@@ -178,7 +178,10 @@ bool ReadIds(const Napi::Value& value, std::vector<uint64_t>* ids) {
 void SessionObject::Begin(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   const auto refuse = [&](const char* why) {
-    if (!env.IsExceptionPending()) Napi::TypeError::New(env, why).ThrowAsJavaScriptException();
+    if (env.IsExceptionPending()) return;
+    const Napi::Error error = Napi::TypeError::New(env, why);
+    error.Value().Set("code", "EINVAL");
+    error.ThrowAsJavaScriptException();
   };
   if (info.Length() < 1 || !info[0].IsObject()) return refuse("Session takes its options");
   const auto options = info[0].As<Napi::Object>();

@@ -3,6 +3,7 @@
  * is a hang; each case runs in a process of its own, which is killed, and fails, after a minute.
  */
 import { execFile } from 'node:child_process';
+import { readdirSync, readlinkSync, realpathSync } from 'node:fs';
 import { promisify } from 'node:util';
 import t, { type Test } from 'tap';
 import { Disk } from '../../src/block/disk.js';
@@ -47,6 +48,25 @@ t.test('a disk is closed while it is read', async t => {
     [...answers].join(),
   );
   t.ok(answers.has('ESHUTDOWN'));
+});
+
+t.test('a closed engine holds no file open', async t => {
+  const engine = new Engine(OPTIONS);
+  const disk = new Disk(engine, listedDisk(runs));
+  t.equal(await rightOrClosed(disk.read(0, bytes.length), bytes), 'right');
+  const path = realpathSync(`/proc/self/fd/${model.plain.fd}`);
+  const open = () => readdirSync('/proc/self/fd').filter(fd => target(fd) === path).length;
+  const target = (fd: string) => {
+    try {
+      return readlinkSync(`/proc/self/fd/${fd}`);
+    } catch {
+      return ''; // the one that read the directory
+    }
+  };
+  const before = open();
+  engine.close();
+  t.equal(before - open(), 1, 'though the disk is still there');
+  t.equal(await rightOrClosed(disk.read(0, 1), bytes.subarray(0, 1)), 'ESHUTDOWN');
 });
 
 t.test('an engine is closed while its disks are read', async t => {
