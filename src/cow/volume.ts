@@ -111,6 +111,8 @@ export class Volume {
   #stored: Pick<StoredState, 'snapshots' | 'deleted'> = { snapshots: [], deleted: [] };
   #tracking: Tracking = { state: 'exact', why: '' };
   #found: CowFound | undefined;
+  /** Members of groups that nothing is recorded of: whether the group is whole shows when all volumes are there. */
+  #loose: SnapshotRecord[] = [];
   readonly #disks = new Map<string, SnapshotDisk>();
   readonly #overlays = new Map<string, Overlay>();
   readonly #events: CowEvent[] = [];
@@ -250,7 +252,7 @@ export class Volume {
         );
       }
       this.#tracking = trackingOf(distrust, found);
-      await this.#reconcile(distrust);
+      await this.#reconcile(distrust, !('trouble' in read));
       this.#save(null);
     } catch (error) {
       this.#opened?.native.abandon();
@@ -296,7 +298,7 @@ export class Volume {
   }
 
   /** Brings records and providers together: deletions are finished, what was never recorded is. */
-  async #reconcile(distrust: string | undefined): Promise<void> {
+  async #reconcile(distrust: string | undefined, recorded: boolean): Promise<void> {
     const opened = this.#require();
     const { deleted } = this.#stored;
     let snapshots = this.#stored.snapshots.map(record => {
@@ -312,11 +314,46 @@ export class Volume {
           const lost = distrust !== undefined && !provider.can.independent;
           const state = lost ? ('unknown' as const) : ('live' as const);
           const record = recordOf(provider, found, found, this.#moment(found.time, snapshots));
-          snapshots = [...snapshots, { ...record, state, why: distrust ?? '' }];
+          const one = { ...record, state, why: distrust ?? '' };
+          if (recorded && one.groupSize > 1) this.#loose.push(one);
+          else snapshots = [...snapshots, one];
         }
       }
     }
     this.#stored = { snapshots: snapshots.sort((a, b) => a.time - b.time), deleted };
+  }
+
+  get loose(): readonly SnapshotRecord[] {
+    return this.#loose;
+  }
+
+  /**
+   * Takes up the loose members of groups that are `whole`. The others are of a snapshot that a power cut met while it was
+   * taken: nobody was told of it, and it is no moment of all its volumes. They go.
+   */
+  async settle(whole: (one: SnapshotRecord) => boolean): Promise<void> {
+    const loose = this.#loose.splice(0);
+    if (loose.length === 0) return;
+    const opened = this.#require();
+    let { snapshots } = this.#stored;
+    for (const one of loose) {
+      if (whole(one)) {
+        snapshots = [...snapshots, { ...one, moment: this.#moment(one.time, snapshots) }];
+        continue;
+      }
+      this.#watcher.log.warn(
+        { volume: this.name, group: one.group },
+        'a snapshot of a group was cut short; it is gone',
+      );
+      try {
+        await providerNamed(one.provider).delete(opened, one);
+      } catch (error) {
+        // It is shown nowhere; the next start tries again.
+        this.#watcher.log.error({ volume: this.name, group: one.group, err: error }, 'it cannot be deleted');
+      }
+    }
+    this.#stored = { ...this.#stored, snapshots: [...snapshots].sort((a, b) => a.time - b.time) };
+    this.#save(null);
   }
 
   #moment(time: number, taken: readonly SnapshotRecord[]): string {

@@ -58,7 +58,20 @@ export class Volumes {
       const volume = await Volume.open(state.volume(id), id, state.lastAlive, options);
       if (volume) volumes.#all.set(id, volume);
     }
+    await volumes.#settleGroups();
     return volumes;
+  }
+
+  /** A group is recorded, member by member, once it was taken whole; or all its members are there all the same. */
+  async #settleGroups(): Promise<void> {
+    const all = this.list();
+    const recorded = new Set(all.flatMap(volume => volume.epochs()).map(one => one.group));
+    const loose = all.flatMap(volume => volume.loose);
+    const members = (group: string) => loose.filter(one => one.group === group).length;
+    const whole = new Set(
+      loose.filter(one => recorded.has(one.group) || members(one.group) >= one.groupSize),
+    );
+    for (const volume of all) await volume.settle(one => whole.has(one));
   }
 
   /** By name. */
