@@ -1,5 +1,6 @@
 #include "cow_machine_object.h"
 
+#include <string>
 #include <vector>
 
 #include "cow_model.h"
@@ -88,6 +89,8 @@ class MachineObject : public Napi::ObjectWrap<MachineObject> {
     faults.hang = flag("hang");
     faults.drop_sync = flag("dropSync");
     faults.no_punch = flag("noPunch");
+    const std::string unsynced = options.Get("unsynced").ToString();
+    faults.unsynced = unsynced == "copies" ? Written::kCopy : unsynced == "records" ? Written::kRecord : Written::kOther;
     machine_->SetFaults(file, faults);
   }
 

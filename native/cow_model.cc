@@ -8,12 +8,25 @@
 #include <cstring>
 #include <map>
 #include <random>
+#include <iterator>
 #include <thread>
+
+#include "cow_format.h"
 
 namespace asof::cow {
 namespace {
 
 constexpr size_t kSector = 512;
+
+Written KindOf(const iovec& first) {
+  SlotHeader slot;
+  RecordHeader record;
+  if (first.iov_len < std::max(sizeof slot, sizeof record)) return Written::kOther;
+  memcpy(&slot, first.iov_base, sizeof slot);
+  memcpy(&record, first.iov_base, sizeof record);
+  if (record.magic == kRecordMagic) return Written::kRecord;
+  return slot.magic == kSlotMagic && slot.kind == SlotKind::kCopy ? Written::kCopy : Written::kOther;
+}
 
 }  // namespace
 
@@ -48,7 +61,7 @@ class ModelFile final : public File {
     for (int i = 0; i < count; i++) total += parts[i].iov_len;
     if (Content().faults.capacity != 0 && offset + total > Content().faults.capacity) return ENOSPC;
     for (int i = 0; i < count; i++) {
-      machine_->Put(Content(), offset, static_cast<const uint8_t*>(parts[i].iov_base), parts[i].iov_len);
+      machine_->Put(Content(), offset, static_cast<const uint8_t*>(parts[i].iov_base), parts[i].iov_len, KindOf(parts[0]));
       offset += parts[i].iov_len;
     }
     return 0;
@@ -63,12 +76,23 @@ class ModelFile final : public File {
     if (int err = Fails(content.faults.sync_error)) return err;
     if (content.faults.drop_sync) return 0;
     size_t done = 0;
+    std::vector<Machine::Pending> left;
     for (; content.applied < upto && done < content.pending.size(); content.applied++) {
-      const Machine::Pending& write = content.pending[done++];
+      Machine::Pending& write = content.pending[done++];
+      if (content.faults.unsynced != Written::kOther && write.kind == content.faults.unsynced) {
+        left.push_back(std::move(write));
+        continue;
+      }
+      // What is stable now came after what it covers.
+      std::erase_if(left, [&](const Machine::Pending& old) {
+        return old.offset < write.offset + write.bytes.size() && write.offset < old.offset + old.bytes.size();
+      });
       if (content.stable.size() < write.offset + write.bytes.size()) content.stable.resize(write.offset + write.bytes.size());
       memcpy(content.stable.data() + write.offset, write.bytes.data(), write.bytes.size());
     }
     content.pending.erase(content.pending.begin(), content.pending.begin() + static_cast<ptrdiff_t>(done));
+    content.applied -= left.size();
+    content.pending.insert(content.pending.begin(), std::make_move_iterator(left.begin()), std::make_move_iterator(left.end()));
     return 0;
   }
 
@@ -151,10 +175,10 @@ Machine::Machine(const std::vector<uint64_t>& sizes) : contents_(sizes.size()) {
 
 std::unique_ptr<File> Machine::Open(size_t file) { return std::make_unique<ModelFile>(shared_from_this(), file); }
 
-void Machine::Put(Content& content, uint64_t offset, const uint8_t* from, size_t length) {
+void Machine::Put(Content& content, uint64_t offset, const uint8_t* from, size_t length, Written kind) {
   if (content.cache.size() < offset + length) content.cache.resize(offset + length);
   memcpy(content.cache.data() + offset, from, length);
-  content.pending.push_back({offset, std::vector<uint8_t>(from, from + length)});
+  content.pending.push_back({offset, std::vector<uint8_t>(from, from + length), kind});
 }
 
 std::shared_ptr<Machine> Machine::Cut(uint64_t seed) {

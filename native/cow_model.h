@@ -5,7 +5,8 @@
 // combination, as a disk that reorders and tears may leave it. All files of a machine are cut at one moment, and the
 // old machine answers EIO from then on.
 //
-// Each file can also be slow, fail, hang, be full, or lie about syncs.
+// Each file can also be slow, fail, hang, be full, or lie about syncs: of all that is written to it, or of one kind of it
+// alone, as if the sync that should have made that kind stable had been forgotten.
 #pragma once
 
 #include <atomic>
@@ -19,6 +20,9 @@
 
 namespace asof::cow {
 
+// Of a store's blocks, by what they begin with: preserved chunks, with their headers; records of the journal.
+enum class Written : uint8_t { kOther, kCopy, kRecord };
+
 struct Faults {
   unsigned read_ms = 0, write_ms = 0, sync_ms = 0;  // how long each takes
   int read_error = 0, write_error = 0, sync_error = 0;
@@ -26,6 +30,7 @@ struct Faults {
   uint64_t capacity = 0;   // bytes; ENOSPC beyond; 0 is none
   bool hang = false;       // writes and syncs wait until it is cleared
   bool drop_sync = false;  // a sync says yes and does nothing
+  Written unsynced = Written::kOther;  // a sync leaves these where they are (kOther: none)
   bool no_punch = false;
 };
 
@@ -45,6 +50,7 @@ class Machine : public std::enable_shared_from_this<Machine> {
   struct Pending {
     uint64_t offset;
     std::vector<uint8_t> bytes;
+    Written kind;
   };
   struct Content {
     std::vector<uint8_t> cache;
@@ -54,7 +60,7 @@ class Machine : public std::enable_shared_from_this<Machine> {
     Faults faults;
   };
 
-  void Put(Content& content, uint64_t offset, const uint8_t* from, size_t length);
+  void Put(Content& content, uint64_t offset, const uint8_t* from, size_t length, Written kind);
 
   // Guards everything. Slow and hanging operations wait outside of it.
   mutable std::mutex mu_;

@@ -80,7 +80,7 @@ class Recovery {
     for (uint32_t slot = 0; slot < slots;) {
       size_t got = 0;
       if (int err = store_.file_->ReadSome(store_.At(slot), kHeader, block, &got)) {
-        Break("slot " + std::to_string(slot) + " of the store cannot be read: " + strerror(err));
+        Rot("slot " + std::to_string(slot) + " of the store cannot be read: " + strerror(err));
         stale_.push_back(slot);
         slot++;
         continue;
@@ -102,7 +102,7 @@ class Recovery {
         max_landed_ = std::max(max_landed_, header.landed);
       } else {
         // A record here is what a segment left that was given back.
-        if (!AllZero(block, 512) && !IsRecord(block, nullptr)) Break("slot " + std::to_string(slot) + " of the store is damaged: what it held is unknown");
+        if (!AllZero(block, 512) && !IsRecord(block, nullptr)) Rot("slot " + std::to_string(slot) + " of the store is damaged: what it held is unknown");
         // Zeroed again where need be, so that one finding is reported once.
         (AllZero(block, 512) ? free_ : stale_).push_back(slot);
       }
@@ -165,7 +165,8 @@ class Recovery {
       memcpy(&power, journal_.open_.data() + 4, 4);
       const bool rebooted = memcmp(journal_.open_.data() + 8, store_.options_.boot.data(), 16) != 0;
       if (!out_.clean && rebooted && power == 0) {
-        Break("the machine stopped while the volume was in use, and the policy `process` does not outlast that");
+        out_.forgot = "the machine stopped while the volume was in use, and the policy `process` does not outlast that";
+        Break(out_.forgot);
       }
     }
     for (uint32_t s = 0; s < segments_.size(); s++) {
@@ -184,6 +185,11 @@ class Recovery {
     uint32_t epoch = 0;
     memcpy(&epoch, payload.data(), 4);
     out_.epoch = std::max(out_.epoch, epoch);
+  }
+
+  void Rot(const std::string& why) {
+    Break(why);
+    if (out_.rot.empty()) out_.rot = why;
   }
 
   void Break(const std::string& why) {
@@ -248,6 +254,7 @@ class Recovery {
         out_.copies++;
       } else {
         stale_.push_back(copy.slot);
+        if (header.chunk < chunks) out_.dropped.emplace_back(header.chunk, header.to + 1);
       }
     }
     for (uint32_t slot : free_) store_.AddFree(slot, 1);
@@ -265,6 +272,8 @@ class Recovery {
       err = journal_.Rewrite(true);
     }
     if (err == 0) err = journal_.Open(epoch);
+    // Whatever the policy: where this record was lost with the power, the store would look as it did after its last clean stop.
+    if (err == 0 && store_.options_.persistent) err = store_.SyncAll();
     if (err != 0) return Fail(why, err, std::string("the store cannot be written: ") + strerror(err));
     store_.used_ += stale_.size();
     store_.FreeNow(std::move(stale_));

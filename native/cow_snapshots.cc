@@ -102,7 +102,9 @@ int Volume::Take(const std::vector<SnapshotRequest>& requests, const Uuid& group
       taken[i]->record.switch_ns = result->switch_ns;
     }
     result->epochs.push_back(taken[i]->epoch);
-    if (err == 0 && volume.options_.power) err = volume.origin_->Sync();
+    // Without a store on disk nothing will say that there was a power cut: what changed since is told from this moment on,
+    // so that the origin must not fall back behind it.
+    if (err == 0 && (volume.options_.power || !volume.options_.persistent)) err = volume.origin_->Sync();
     if (err == 0) err = volume.tracker_.SetEpoch(taken[i]->epoch + 1);
     if (err == 0) err = volume.store_->journal().Create(taken[i]->id, taken[i]->record);
   }

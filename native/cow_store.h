@@ -59,6 +59,11 @@ struct Recovered {
   uint64_t torn = 0;     // cut short by the stop and dropped, as the origin still held them
   uint64_t damaged = 0;  // do not match and are kept: what of them does not match reads as an error
   uint64_t journal = 0;   // the number of the journal's last record
+  // Chunks, and the epoch in which each was written, of copies that nobody needs any more: their slots are given back, and
+  // nothing else may say that the chunk was written.
+  std::vector<std::pair<uint64_t, uint32_t>> dropped;
+  std::string rot;        // not empty: a slot that may have said so cannot be read
+  std::string forgot;     // not empty: what was noted anywhere without a sync may be lost, and why
   std::string why_break;  // not empty: every snapshot is invalid, and why
 };
 

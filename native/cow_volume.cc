@@ -8,6 +8,7 @@ namespace asof::cow {
 namespace {
 
 constexpr uint64_t kWindow = kBatchBytes;  // bytes of chunks locked and copied at once
+constexpr uint32_t kForgotten = 1 << 16;  // epochs passed over where some may be forgotten
 constexpr uint64_t kZeroPiece = 4 << 20;  // bytes of a long discard in one pass of the gate
 
 std::string Size(uint64_t bytes) { return std::to_string(bytes >> 20) + " MiB"; }
@@ -18,7 +19,7 @@ Volume::Volume(const VolumeOptions& options, std::unique_ptr<File> origin, std::
     : options_(options),
       origin_(std::move(origin)),
       listener_(std::move(listener)),
-      tracker_(std::move(tracker), {options.volume, options.size, options.chunk_size, options.region_size, options.power}),
+      tracker_(std::move(tracker), {options.volume, options.size, options.chunk_size, options.region_size, options.power || !options.persistent}),
       generations_((options.size + options.chunk_size - 1) / options.chunk_size) {}
 
 Volume::~Volume() {
@@ -44,7 +45,10 @@ int Volume::Open(const VolumeOptions& options, std::unique_ptr<File> origin, std
     *why = "the origin has " + std::to_string(origin_size) + " bytes, the volume " + std::to_string(options.size);
     return EINVAL;
   }
-  std::shared_ptr<Volume> made(new Volume(options, std::move(origin), std::move(tracker), std::move(listener)));
+  // A store that is gone after a power cut does not say that there was one: then the tracker syncs, whatever the policy.
+  VolumeOptions own = options;
+  own.persistent = store != nullptr;
+  std::shared_ptr<Volume> made(new Volume(own, std::move(origin), std::move(tracker), std::move(listener)));
   if (int err = made->tracker_.Lock(why)) return err;
   StoreOptions store_options;
   store_options.volume = options.volume;
@@ -70,13 +74,28 @@ int Volume::Open(const VolumeOptions& options, std::unique_ptr<File> origin, std
     } else if (found == Tracker::Found::kClean && store_options.persistent && found_store->journal != made->tracker_.JournalMark()) {
       // The tracker is the first to learn of a start, so that a clean one has seen all that the store has.
       lost = "the tracker is not of the same time as the store";
+    } else if (!found_store->forgot.empty()) {
+      lost = found_store->forgot;
+    } else if (found == Tracker::Found::kUnclean && !found_store->rot.empty()) {
+      lost = found_store->rot;
     }
+    // Epochs that were used since the last sync are not to be used again: what is asked about one of them is not known.
+    if (!found_store->forgot.empty()) found_store->epoch += kForgotten;
     if (!lost.empty()) made->generations_.Clear();
     if (found != Tracker::Found::kNone) found_store->epoch = std::max(found_store->epoch, made->tracker_.Epoch());
     if (found == Tracker::Found::kUnclean || !lost.empty()) found_store->epoch++;
     report->clean = found_store->clean && found != Tracker::Found::kUnclean;
     if (!lost.empty()) made->tracker_.Distrust(found_store->epoch, lost);
-    const int err = made->tracker_.Begin(found_store->epoch);
+    int err = made->tracker_.Begin(found_store->epoch);
+    // Before the store gives their slots back.
+    std::map<size_t, uint32_t> regions;
+    for (const auto& [chunk, written] : found_store->dropped) {
+      if (made->generations_.Get(chunk) >= written) continue;
+      made->generations_.Set(chunk, written);
+      uint32_t& last = regions[made->tracker_.RegionOf(chunk)];
+      last = std::max(last, written);
+    }
+    if (err == 0 && !regions.empty()) err = made->tracker_.NoteRegions(regions);
     if (err != 0) *refused = std::string("the tracker's file cannot be written: ") + strerror(err);
     return err;
   };

@@ -165,6 +165,8 @@ export interface CowFaults {
   readonly capacity?: number;
   readonly hang?: boolean;
   readonly dropSync?: boolean;
+  /** A sync does nothing for these of a store's blocks. */
+  readonly unsynced?: 'copies' | 'records';
   readonly noPunch?: boolean;
 }
 

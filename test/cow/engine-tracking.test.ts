@@ -188,3 +188,28 @@ t.test('a tracker that cannot be written stops neither the volume nor the truth'
   t.same([...(await next.volume.changes(epoch, 0)).runs], [0, SIZE]);
   await next.volume.close();
 });
+
+// A preserved copy stands for the note that its chunk was written. Its snapshot is deleted, or breaks, and the process dies
+// before there is a note instead: the start that frees the copy must not forget what it said.
+t.test('a copy that nobody needs any more still tells that its chunk was written', async t => {
+  const { machine, given } = rig();
+  const { volume, live } = await openVolume({ ...given, durability: 'power' });
+  const id = await snapshot(volume);
+  const epoch = epochOf(volume, id);
+  await live.write(7 * CHUNK, filled(512, 1));
+  machine.setFaults(TRACKER, { hang: true });
+  const deleting = volume.delete(id).catch(() => {});
+  while (volume.snapshots().length > 0) await new Promise(resolve => setImmediate(resolve));
+  let after = machine.cut(1);
+  await deleting;
+  volume.abandon();
+  for (let start = 0; start < 3; start++) {
+    const next = await openVolume({ ...rig(after).given, durability: 'power', create: false });
+    t.match(next.found, { clean: false, broken: '', tracking: '' });
+    t.same(next.volume.snapshots(), []);
+    const { runs } = await next.volume.changes(epoch, 0);
+    t.ok(chunksOf(runs).has(7), `start ${start + 1}`);
+    next.volume.abandon();
+    after = after.cut(start);
+  }
+});
