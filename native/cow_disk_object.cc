@@ -61,8 +61,7 @@ class DiskObject : public Napi::ObjectWrap<DiskObject> {
     uint8_t* data;
     size_t length;
     uint64_t offset;
-    if (!Bytes(info[1], &data, &length)) return Throw(env, "EINVAL", "read takes an offset and a Uint8Array");
-    if (!Range(info, length, &offset)) return env.Undefined();
+    if (!SecondBytes(info, "read takes an offset and a Uint8Array", &data, &length) || !Range(info, length, &offset)) return env.Undefined();
     return Task::Start(
         env,
         [init = init_, data, length, offset](std::string* why) {
@@ -108,9 +107,9 @@ class DiskObject : public Napi::ObjectWrap<DiskObject> {
     uint8_t* data;
     size_t length;
     uint64_t offset;
-    if (!Live(info)) return env.Undefined();
-    if (!Bytes(info[1], &data, &length)) return Throw(env, "EINVAL", "write takes an offset and a Uint8Array");
-    if (!Range(info, length, &offset)) return env.Undefined();
+    if (!Live(info) || !SecondBytes(info, "write takes an offset and a Uint8Array", &data, &length) || !Range(info, length, &offset)) {
+      return env.Undefined();
+    }
     return Task::Start(
         env, [live = init_.live, data, length, offset](std::string*) { return live->Write(offset, length, data); }, {}, info[1]);
   }

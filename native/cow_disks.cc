@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 
 #include "cow_disks.h"
 
@@ -13,6 +14,8 @@ namespace {
 
 constexpr uint64_t kOriginPiece = 1 << 20;  // bytes read from the origin between two looks at the generations
 constexpr size_t kManyDefects = 1000;
+constexpr unsigned kManySeeks = 4096;  // questions to the origin in one search for a hole
+constexpr unsigned kCountSlice = 2;    // milliseconds of counting that a request for attributes may always take
 
 }  // namespace
 
@@ -114,15 +117,85 @@ int SnapshotDisk::Read(uint64_t offset, size_t length, uint8_t* into, asof::Read
   return snapshot_->Released(first, last) ? EIO : 0;
 }
 
+int SnapshotDisk::NextData(uint64_t at, uint64_t* result) const {
+  const uint64_t size = volume_->options_.chunk_size;
+  *result = at;
+  if (Later(at / size)) return 0;
+  uint64_t data = 0;
+  const int err = volume_->origin_->Seek(at, SEEK_DATA, &data);
+  if (err != 0 && err != ENXIO) return 0;  // a block device: all is data
+  if (err == ENXIO || data > Size()) data = Size();
+  // As in Read: a writer moves the generation before it writes or punches.
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  for (uint64_t chunk = at / size; chunk * size < data; chunk++) {
+    if (chunk % ChunkMap::kPage == 0 && !volume_->generations_.At(chunk / ChunkMap::kPage)) {
+      chunk += ChunkMap::kPage - 1;
+    } else if (Later(chunk)) {
+      *result = std::max(at, chunk * size);
+      return 0;
+    }
+  }
+  *result = data;
+  return data < Size() ? 0 : ENXIO;
+}
+
+uint64_t SnapshotDisk::NextHole(uint64_t at) const {
+  const uint64_t size = volume_->options_.chunk_size;
+  for (unsigned asked = 0; at < Size() && asked < kManySeeks;) {
+    if (Later(at / size)) {
+      at = (at / size + 1) * size;
+      continue;
+    }
+    uint64_t hole = 0;
+    asked++;
+    if (volume_->origin_->Seek(at, SEEK_HOLE, &hole) != 0) break;
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    if (hole == at && !Later(at / size)) return at;
+    at = hole;
+  }
+  return Size();  // what was not looked at counts as data
+}
+
 int SnapshotDisk::Seek(uint64_t offset, int whence, uint64_t* result) {
   if (int err = StateError()) return err;
   if (offset >= Size()) return ENXIO;
+  int err = 0;
+  if (whence == SEEK_HOLE) {
+    *result = NextHole(offset);
+  } else {
+    err = NextData(offset, result);
+  }
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  if (int gone = StateError()) return gone;
+  if (!snapshot_->has_released.load(std::memory_order_acquire)) return err;
   *result = whence == SEEK_HOLE ? Size() : offset;
   return 0;
 }
 
-bool SnapshotDisk::Allocated(uint64_t* bytes, unsigned) {
+bool SnapshotDisk::Allocated(uint64_t* bytes, unsigned wait_ms) {
+  const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(std::max(wait_ms, kCountSlice));
   *bytes = Size();
+  std::unique_lock lock(count_mu_, std::defer_lock);
+  if (wait_ms > 0) {
+    lock.lock();
+  } else if (!lock.try_lock()) {
+    return false;
+  }
+  // Each call goes on where the last one stopped; what it counted stays true, as a snapshot does not change.
+  while (counted_ < Size()) {
+    uint64_t data = 0;
+    const int err = Seek(counted_, SEEK_DATA, &data);
+    if (err == ENXIO) {
+      counted_ = Size();
+      break;
+    }
+    uint64_t hole = 0;
+    if (err != 0 || Seek(data, SEEK_HOLE, &hole) != 0) return false;
+    allocated_ += hole - data;
+    counted_ = hole;
+    if (std::chrono::steady_clock::now() >= until && counted_ < Size()) return false;
+  }
+  *bytes = allocated_;
   return true;
 }
 

@@ -28,7 +28,8 @@ class SnapshotDisk final : public Disk {
   uint32_t SectorSize() const override { return volume_->options().sector_size; }
   // EIO for a broken snapshot or a released range, ESHUTDOWN for a deleted one.
   int Read(uint64_t offset, size_t length, uint8_t* into, asof::Reader* reader) override;
-  // All is data: what the origin knows of holes may be later than the snapshot.
+  // A hole of the origin is one of the snapshot where, looked at afterwards, no chunk of it was written later: as in Read. What
+  // is preserved counts as data, zeros too, and so does everything once a range was released, which reads as an error.
   int Seek(uint64_t offset, int whence, uint64_t* result) override;
   bool Allocated(uint64_t* bytes, unsigned wait_ms) override;
   std::unique_ptr<asof::Reader> OpenReader() override;
@@ -40,6 +41,9 @@ class SnapshotDisk final : public Disk {
  private:
   int StateError() const;
   void Defect(uint64_t offset, uint64_t length, const std::string& why);
+  bool Later(uint64_t chunk) const { return volume_->generations_.Get(chunk) > snapshot_->epoch; }
+  int NextData(uint64_t at, uint64_t* result) const;
+  uint64_t NextHole(uint64_t at) const;
   int ReadPreserved(uint64_t chunk, uint64_t offset, size_t length, uint8_t* into);
 
   const std::shared_ptr<Volume> volume_;
@@ -47,6 +51,9 @@ class SnapshotDisk final : public Disk {
   std::atomic<bool> closed_{false};
   mutable std::mutex mu_;
   std::vector<DiskDefect> defects_;
+  std::mutex count_mu_;  // of the two below: how far Allocated has come
+  uint64_t counted_ = 0;
+  uint64_t allocated_ = 0;
 };
 
 class LiveDisk final : public WritableDisk {

@@ -106,10 +106,7 @@ class MachineObject : public Napi::ObjectWrap<MachineObject> {
     uint8_t* data;
     size_t length;
     if (!File(info, &file)) return;
-    if (!Bytes(info[1], &data, &length)) {
-      Throw(info.Env(), "EINVAL", "setBytes takes a file's number and a Uint8Array");
-      return;
-    }
+    if (!SecondBytes(info, "setBytes takes a file's number and a Uint8Array", &data, &length)) return;
     machine_->SetBytes(file, std::vector<uint8_t>(data, data + length));
   }
 

@@ -160,6 +160,11 @@ class VolumeObject : public Napi::ObjectWrap<VolumeObject> {
     options.limit = limit;
     options.low_water = low;
     options.create = given.Get("create").ToBoolean();
+    uint64_t least_epoch = 0;
+    if (!given.Get("leastEpoch").IsUndefined() && !ToInteger(given.Get("leastEpoch"), UINT32_MAX / 2, &least_epoch)) {
+      return Throw(env, "EINVAL", "CowVolume.open: leastEpoch is an epoch");
+    }
+    options.least_epoch = static_cast<uint32_t>(least_epoch);
     if (!Id(given.Get("bootId"), &options.boot)) return Throw(env, "EINVAL", "CowVolume.open: bootId is a UUID");
     struct Shared {
       std::unique_ptr<File> origin, store, tracker;
@@ -316,16 +321,18 @@ class VolumeObject : public Napi::ObjectWrap<VolumeObject> {
   }
 
   Napi::Value ChangesSince(const Napi::CallbackInfo& info) {
-    uint64_t since, until;
+    uint64_t since, until, from = 0, limit = UINT32_MAX;
     if (!Ready(info)) return info.Env().Undefined();
-    if (!ToInteger(info[0], UINT32_MAX, &since) || !ToInteger(info[1], UINT32_MAX, &until)) {
-      return Throw(info.Env(), "EINVAL", "changes takes two epochs, the second 0 for now");
+    if (!ToInteger(info[0], UINT32_MAX, &since) || !ToInteger(info[1], UINT32_MAX, &until) ||
+        (!info[2].IsUndefined() && !ToInteger(info[2], kMaxOffset, &from)) ||
+        (!info[3].IsUndefined() && (!ToInteger(info[3], UINT32_MAX, &limit) || limit == 0))) {
+      return Throw(info.Env(), "EINVAL", "changes takes two epochs, the second 0 for now, an offset and a number of runs");
     }
     auto changes = std::make_shared<Changes>();
     return Task::Start(
         info.Env(),
-        [volume = volume_, changes, since, until](std::string*) {
-          *changes = volume->ChangesSince(static_cast<uint32_t>(since), static_cast<uint32_t>(until));
+        [volume = volume_, changes, since, until, from, limit](std::string*) {
+          *changes = volume->ChangesSince(static_cast<uint32_t>(since), static_cast<uint32_t>(until), from, limit);
           return 0;
         },
         [changes](Napi::Env env) -> Napi::Value {
@@ -333,6 +340,7 @@ class VolumeObject : public Napi::ObjectWrap<VolumeObject> {
           auto runs = Napi::Float64Array::New(env, changes->runs.size());
           if (!changes->runs.empty()) memcpy(runs.Data(), changes->runs.data(), changes->runs.size() * sizeof(double));
           object.Set("runs", runs);
+          object.Set("next", static_cast<double>(changes->next));
           object.Set("exact", changes->exact);
           object.Set("why", changes->why);
           return object;

@@ -276,24 +276,25 @@ void Volume::RunJanitor() {
   }
 }
 
-Changes Volume::ChangesSince(uint32_t since, uint32_t until) {
+Changes Volume::ChangesSince(uint32_t since, uint32_t until, uint64_t from, size_t limit) {
   Changes out;
+  out.next = options_.size;
   if (since + 1 < tracker_.TrackedSince()) {
     out.exact = false;
     out.why = tracker_.Why();
-    out.runs = {0, static_cast<double>(options_.size)};
+    if (from < options_.size) out.runs = {static_cast<double>(from), static_cast<double>(options_.size - from)};
     return out;
   }
   bool guessed = false;
   uint64_t start = 0, end = 0;
   const auto flush = [&] {
     if (end == start) return;
-    const uint64_t from = start * options_.chunk_size;
-    out.runs.push_back(static_cast<double>(from));
-    out.runs.push_back(static_cast<double>(std::min(end * options_.chunk_size, options_.size) - from));
+    const uint64_t at = start * options_.chunk_size;
+    out.runs.push_back(static_cast<double>(at));
+    out.runs.push_back(static_cast<double>(std::min(end * options_.chunk_size, options_.size) - at));
   };
   const uint64_t chunks = Chunks();
-  for (uint64_t chunk = 0; chunk < chunks; chunk++) {
+  for (uint64_t chunk = from / options_.chunk_size; chunk < chunks; chunk++) {
     // Nothing in a page that is not there, unless a region is suspect.
     if (chunk % ChunkMap::kPage == 0 && !generations_.At(chunk / ChunkMap::kPage) && !tracker_.HasSuspects()) {
       chunk += ChunkMap::kPage - 1;
@@ -303,14 +304,18 @@ Changes Volume::ChangesSince(uint32_t since, uint32_t until) {
     bool changed = generation > since;
     if (changed && until != 0 && generation > until) {
       // Written after `until` too: since when had it stood then?
-      uint32_t from = 0;
-      if (store_->index().Find(chunk, until, &from) != Index::kNone) changed = from > since;
+      uint32_t since_then = 0;
+      if (store_->index().Find(chunk, until, &since_then) != Index::kNone) changed = since_then > since;
     }
     if (!changed && tracker_.Suspect(chunk) > since) changed = guessed = true;
     if (!changed) continue;
     if (chunk != end || end == start) {
       flush();
-      start = chunk;
+      start = end = chunk;
+      if (out.runs.size() / 2 >= limit) {
+        out.next = chunk * options_.chunk_size;
+        break;
+      }
     }
     end = chunk + 1;
   }

@@ -75,6 +75,13 @@ inline bool Bytes(const Napi::Value& value, uint8_t** data, size_t* length) {
   return true;
 }
 
+// The Uint8Array that must be the second argument; throws, with `usage`, where it is anything else.
+inline bool SecondBytes(const Napi::CallbackInfo& info, const char* usage, uint8_t** data, size_t* length) {
+  if (Bytes(info[1], data, length)) return true;
+  Throw(info.Env(), "EINVAL", usage);
+  return false;
+}
+
 inline bool Id(const Napi::Value& value, cow::Uuid* id) {
   return value.IsString() && cow::ParseUuid(value.As<Napi::String>().Utf8Value(), id);
 }

@@ -83,6 +83,7 @@ int Volume::Open(const VolumeOptions& options, std::unique_ptr<File> origin, std
     if (!found_store->forgot.empty()) found_store->epoch += kForgotten;
     if (!lost.empty()) made->generations_.Clear();
     if (found != Tracker::Found::kNone) found_store->epoch = std::max(found_store->epoch, made->tracker_.Epoch());
+    found_store->epoch = std::max(found_store->epoch, options.least_epoch);
     if (found == Tracker::Found::kUnclean || !lost.empty()) found_store->epoch++;
     report->clean = found_store->clean && found != Tracker::Found::kUnclean;
     if (!lost.empty()) made->tracker_.Distrust(found_store->epoch, lost);

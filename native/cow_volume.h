@@ -54,6 +54,8 @@ struct VolumeOptions {
   // The volume is new: an empty tracker and store mean that nothing was written before, not that they were lost.
   bool create = false;
   bool persistent = true;
+  // The volume has been in an earlier epoch than this for certain: where the tracker is lost, the count does not begin anew.
+  uint32_t least_epoch = 0;
   Uuid boot{};
 };
 
@@ -109,6 +111,7 @@ struct Activity {
 
 struct Changes {
   std::vector<double> runs;  // start and length in bytes alternate
+  uint64_t next = 0;         // where to go on; the volume's size where that was all
   bool exact = true;
   std::string why;
 };
@@ -156,8 +159,9 @@ class Volume : public std::enable_shared_from_this<Volume> {
   int BreakAll(int error, const std::string& why);
   std::shared_ptr<Snapshot> FindSnapshot(const Uuid& id) const;  // null where there is none
 
-  // What was written after the snapshot of epoch `since`, up to the one of epoch `until` (0: up to now).
-  Changes ChangesSince(uint32_t since, uint32_t until);
+  // What was written after the snapshot of epoch `since`, up to the one of epoch `until` (0: up to now), from byte `from`
+  // on: at most `limit` runs at once, so that an answer takes bounded memory.
+  Changes ChangesSince(uint32_t since, uint32_t until, uint64_t from = 0, size_t limit = SIZE_MAX);
   // Somebody else wrote: nothing before now is known, and no snapshot holds.
   int Distrust(const std::string& why);
 

@@ -19,25 +19,29 @@ export interface NativeDefect {
   readonly why: string;
 }
 
-/** One disk in the engine. */
-export interface NativeDisk {
+/** What every disk of the addon can do, whatever it is made of: what a mount shows. */
+export interface NativeReadable {
   /** Fills `buffer` from `offset`. Rejects with DAMAGED; the range has been checked by the caller. */
   read(offset: number, buffer: Uint8Array): Promise<void>;
   /** lseek(2) with SEEK_DATA, or SEEK_HOLE where `hole`: -1 where there is no more data. */
   seek(offset: number, hole: boolean): Promise<number>;
-  /** The engine's descriptor of the one plain file that this disk is (a mount may pass it through), else -1. */
-  wholeFile(): Promise<number>;
   /** What reads have met so far, in order, joined. */
   defects(): NativeDefect[];
+  /** Tells the engine how many bytes are no zero runs, once they have been counted; what counts by itself ignores it. */
+  setAllocated(bytes: number): void;
+  /** Reads under way end first (on their threads); later ones fail. */
+  close(): void;
+}
+
+/** One disk in the engine. */
+export interface NativeDisk extends NativeReadable {
+  /** The engine's descriptor of the one plain file that this disk is (a mount may pass it through), else -1. */
+  wholeFile(): Promise<number>;
   /**
    * Has the map know what lies at `offset`, asking `resolve` where it does not yet. Where the region ends, and how many
    * of its bytes from `offset` on are no zero runs; undefined where there is no answer.
    */
   learn(offset: number): { readonly end: number; readonly allocated: number } | undefined;
-  /** Tells the engine how many bytes are no zero runs, once they have been counted. */
-  setAllocated(bytes: number): void;
-  /** Reads under way end first (on their threads); later ones fail. */
-  close(): void;
 }
 
 export interface NativeEngine {
@@ -85,7 +89,7 @@ export interface NativeNode {
   /** Milliseconds since the epoch. */
   readonly modified: number;
   /** Of kind `disk`. */
-  readonly disk?: NativeDisk;
+  readonly disk?: NativeReadable;
   /** The disk is a NativeLiveDisk that may be written through this file; in a session that is `writable`. */
   readonly writable?: boolean;
 }
@@ -210,6 +214,8 @@ export interface CowOptions {
   readonly lowWater: number;
   /** The volume is new: an empty tracker means that nothing was written, not that it was lost. */
   readonly create: boolean;
+  /** The epoch in which it is now at least: where the tracker is lost, its count does not begin anew. */
+  readonly leastEpoch?: number;
   /** /proc/sys/kernel/random/boot_id. */
   readonly bootId: string;
   /** Descriptors open for reading and writing, duplicated. No store is one in memory, no tracker one that forgets. */
@@ -261,6 +267,8 @@ export interface CowTaken {
 export interface CowChanges {
   /** Start and length in bytes alternate. */
   readonly runs: Float64Array;
+  /** Where to go on; the volume's size where that was all. */
+  readonly next: number;
   /** False where `runs` may hold more than changed; `why` says why. They never hold less. */
   readonly exact: boolean;
   readonly why: string;
@@ -288,7 +296,7 @@ export interface CowActivity {
 }
 
 /** The live device. Rejections carry an errno's name as their code. */
-export interface NativeLiveDisk extends NativeDisk {
+export interface NativeLiveDisk extends NativeReadable {
   write(offset: number, bytes: Uint8Array): Promise<void>;
   /** Reads as zeros afterwards; with `punch` its space is given back where the origin can. */
   writeZeroes(offset: number, length: number, punch: boolean): Promise<void>;
@@ -300,15 +308,18 @@ export interface NativeCowVolume {
   live(): NativeLiveDisk;
   snapshots(): CowSnapshot[];
   /** Throws ENOENT. */
-  disk(snapshot: string): NativeDisk;
+  disk(snapshot: string): NativeReadable;
   delete(snapshot: string): Promise<void>;
   /**
    * Whole chunks within the runs (start and length alternate) are no longer kept for this snapshot; reads of them fail.
    * Rejects with EBUSY while more than `own` files are open on it.
    */
   release(snapshot: string, runs: Float64Array, own: number): Promise<void>;
-  /** Written after the snapshot of epoch `since`, up to that of epoch `until`; 0 is up to now. */
-  changes(since: number, until: number): Promise<CowChanges>;
+  /**
+   * Written after the snapshot of epoch `since`, up to that of epoch `until`; 0 is up to now. From byte `from` on, and at
+   * most `limit` runs; all of them unless these are given.
+   */
+  changes(since: number, until: number, from?: number, limit?: number): Promise<CowChanges>;
   /** Somebody else wrote: all snapshots become invalid, and nothing before now is known to have changed or not. */
   distrust(why: string): Promise<void>;
   activity(): CowActivity;

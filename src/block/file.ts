@@ -57,27 +57,7 @@ export class ImageFile {
    * Throws IO where the operating system reports an error.
    */
   read(offset: number, length: number): Buffer {
-    const want = Math.max(0, Math.min(length, this.size - offset));
-    const buffer = Buffer.allocUnsafe(want);
-    let done = 0;
-    while (done < want) {
-      let n: number;
-      try {
-        n = readSync(this.fd, buffer, done, want - done, offset + done);
-      } catch (error) {
-        throw new AsofError(
-          'IO',
-          `cannot read ${this.path} at byte ${offset + done}: ${errnoOf(error)}`,
-          '',
-          {
-            cause: error,
-          },
-        );
-      }
-      if (n === 0) break;
-      done += n;
-    }
-    return buffer.subarray(0, done);
+    return readUpTo(this, offset, length);
   }
 
   close(): void {
@@ -85,6 +65,32 @@ export class ImageFile {
     this.#open = false;
     closeSync(this.fd);
   }
+}
+
+/**
+ * Up to `length` bytes of an open file from `offset`; fewer only where it ends, or at `size`.
+ * Throws IO where the operating system reports an error.
+ */
+export function readUpTo(
+  { fd, path, size }: { readonly fd: number; readonly path: string; readonly size: number },
+  offset: number,
+  length: number,
+): Buffer {
+  const want = Math.max(0, Math.min(length, size - offset));
+  const buffer = Buffer.allocUnsafe(want);
+  let done = 0;
+  while (done < want) {
+    let n: number;
+    try {
+      n = readSync(fd, buffer, done, want - done, offset + done);
+    } catch (error) {
+      const why = `cannot read ${path} at byte ${offset + done}: ${errnoOf(error)}`;
+      throw new AsofError('IO', why, '', { cause: error });
+    }
+    if (n === 0) break;
+    done += n;
+  }
+  return buffer.subarray(0, done);
 }
 
 /** Milliseconds before and after the epoch that a Date can tell (ECMA-262, 21.4.1.1). */

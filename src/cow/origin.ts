@@ -6,7 +6,8 @@
  * whether anybody has it open for writing at that moment (a loop device, an editor). What this cannot see is in
  * docs/tracking.md.
  */
-import { closeSync, constants, fstatSync, openSync, readFileSync, readSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs';
+import { readUpTo } from '../block/file.js';
 import { AsofError, errnoOf } from '../errors.js';
 import { type Addon, loadAddon } from '../native.js';
 import { type BlockDevice, blockDevice, loopsOn } from './block-device.js';
@@ -68,17 +69,9 @@ export class Origin {
     }
   }
 
-  /** Up to `length` bytes from `offset`; fewer where it ends. Throws what fs.readSync throws. */
+  /** Up to `length` bytes from `offset`; fewer where it ends. Throws IO. */
   read(offset: number, length: number): Buffer {
-    const want = Math.max(0, Math.min(length, this.size - offset));
-    const buffer = Buffer.alloc(want);
-    let done = 0;
-    while (done < want) {
-      const n = readSync(this.fd, buffer, done, want - done, offset + done);
-      if (n === 0) break;
-      done += n;
-    }
-    return buffer.subarray(0, done);
+    return readUpTo(this, offset, length);
   }
 
   /** Gives every lock back. */

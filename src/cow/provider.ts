@@ -2,7 +2,7 @@
  * What takes snapshots. A provider says what it can do before it is asked; test/cow/provider-conformance.ts holds all of
  * them to the same promises.
  */
-import type { NativeCowVolume, NativeDisk } from '../native.js';
+import type { NativeCowVolume, NativeReadable } from '../native.js';
 import type { VolumeDefinition } from './definition.js';
 import type { Origin } from './origin.js';
 import type { SnapshotRecord, SnapshotState } from './snapshot.js';
@@ -49,7 +49,7 @@ export interface Taken {
 export interface SnapshotDisk {
   readonly size: number;
   readonly sectorSize: 512 | 4096;
-  readonly native: NativeDisk;
+  readonly native: NativeReadable;
   close(): void;
 }
 

@@ -3,7 +3,7 @@
  * A tree never changes, except for what `Text` says when asked and what `find` resolves; a mount may be given another
  * one (`Mounted.update`).
  */
-import type { NativeDisk } from '../native.js';
+import type { NativeReadable } from '../native.js';
 
 interface Named {
   readonly name: string;
@@ -22,7 +22,7 @@ export interface Directory extends Named {
 export interface ShownDisk {
   /** Bytes. */
   readonly size: number;
-  readonly native: NativeDisk;
+  readonly native: NativeReadable;
   /** Bytes that are no zero runs; undefined where they have not been counted. */
   readonly allocated?: number | undefined;
 }

@@ -4,7 +4,7 @@
 import { randomUUID } from 'node:crypto';
 import { closeSync, openSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { CowOptions, NativeCowVolume, NativeDisk } from '../../src/native.js';
+import type { CowOptions, NativeCowVolume, NativeReadable } from '../../src/native.js';
 import { loadAddon } from '../../src/native.js';
 import type { Workshop } from './fixture.js';
 
@@ -12,11 +12,11 @@ export const WHEN = new Date('2026-11-21T10:15:00.250Z');
 
 export interface MadeVolume {
   readonly volume: NativeCowVolume;
-  readonly live: { readonly size: number; readonly native: NativeDisk };
+  readonly live: { readonly size: number; readonly native: NativeReadable };
   /** The file that holds the volume. */
   readonly origin: string;
   /** A disk for the mount of a new snapshot. */
-  snapshot(): Promise<{ readonly size: number; readonly native: NativeDisk }>;
+  snapshot(): Promise<{ readonly size: number; readonly native: NativeReadable }>;
   close(): Promise<void>;
 }
 
