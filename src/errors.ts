@@ -72,6 +72,8 @@ const CODES = {
   STORE_UNUSABLE: EXIT.refused,
   /** No snapshot has that id. */
   SNAPSHOT_UNKNOWN: EXIT.refused,
+  /** No consumer of the volume has that name. */
+  CONSUMER_UNKNOWN: EXIT.refused,
   /** The snapshot could not be taken, deleted or released. */
   SNAPSHOT_FAILED: EXIT.refused,
   /** The layer of an overlay cannot be made or opened there, or belongs to another point, or is damaged. */

@@ -9,12 +9,13 @@
  *   MOUNT/volumes/NAME/@<time>             the newest snapshot at or before a time; not listed
  */
 import { resolve } from 'node:path';
-import type { VolumeRequest } from './cow/definition.js';
+import type { MarkerInfo } from './cow/consumer.js';
+import type { DeclaredVolume, VolumeDefaults, VolumeRequest } from './cow/definition.js';
 import { PROVIDERS } from './cow/providers.js';
 import type { SnapshotInfo } from './cow/snapshot.js';
 import { StateFolder } from './cow/state-folder.js';
-import type { Tracking, Volume, VolumeState } from './cow/volume.js';
-import { type VolumeActivity, Volumes } from './cow/volumes.js';
+import type { Changes, ChangesEnd, Tracking, Volume, VolumeState } from './cow/volume.js';
+import { type ChangesQuery, type VolumeActivity, Volumes } from './cow/volumes.js';
 import { AsofError } from './errors.js';
 import type { Logger } from './log.js';
 import { endOfTime } from './moment.js';
@@ -23,7 +24,16 @@ import type { Directory, Entry, Tree } from './mount/tree.js';
 import { loadAddon } from './native.js';
 import { type DriverName, mountDriver } from './service.js';
 
-export type { DriverName, SnapshotInfo, VolumeActivity, VolumeRequest };
+export type {
+  ChangesQuery,
+  DeclaredVolume,
+  DriverName,
+  MarkerInfo,
+  SnapshotInfo,
+  VolumeActivity,
+  VolumeDefaults,
+  VolumeRequest,
+};
 
 export interface LiveOptions {
   /** The state directory. */
@@ -32,24 +42,33 @@ export interface LiveOptions {
   readonly mount?: string | undefined;
   readonly allowOther: boolean;
   readonly driver?: DriverName | undefined;
+  readonly defaults?: VolumeDefaults;
+  /** Added where they are not there yet. */
+  readonly declared?: readonly DeclaredVolume[];
+  /** Names for several volumes. */
+  readonly groups?: ReadonlyMap<string, readonly string[]>;
   readonly log: Logger;
 }
 
 export const PROVIDER_NAMES = PROVIDERS.map(provider => provider.name);
 
-/** What changed in a volume since a moment. */
+/** What changed in a volume since a moment: told piece by piece, as it is found. */
 export interface ChangedExtents {
   readonly volume: string;
   /** The snapshot's id, or `added`. */
   readonly since: string;
-  readonly method: 'tracked' | 'none';
-  /** False where more is told than changed; never less. */
-  readonly exact: boolean;
-  /** Why it is not exact, or how it was found. */
-  readonly why: string;
+  readonly pieces: Changes;
+}
+
+/** What stands at the end of it. */
+export interface ChangedEnd extends ChangesEnd {
   /** Bytes of all extents. */
   readonly bytes: number;
-  readonly extents: readonly { readonly start: number; readonly length: number }[];
+}
+
+export interface Extent {
+  readonly start: number;
+  readonly length: number;
 }
 
 /** What is told of a volume. */
@@ -77,6 +96,8 @@ export interface VolumeInfo {
   /** ISO 8601. */
   readonly added: string;
   readonly tracking: Tracking;
+  /** Who has which moment of it, by name. */
+  readonly consumers: readonly MarkerInfo[];
   /** What the layer has told of itself since the daemon started, newest last. */
   readonly events: readonly { readonly kind: string; readonly snapshot: string; readonly why: string }[];
   /** The path of the live device; null where nothing is mounted or the volume is not open. */
@@ -121,6 +142,8 @@ export class LiveVolumes {
         state,
         log,
         mountPoint,
+        defaults: options.defaults,
+        groups: options.groups,
         changed: async () => {
           // The volumes go on without their names.
           await mounted?.update(treeOf(all)).catch(fails);
@@ -130,6 +153,7 @@ export class LiveVolumes {
         },
       });
       volumes = all;
+      await all.declare(options.declared ?? []);
       if (mountPoint === undefined) return new LiveVolumes(state, all, undefined);
       const driver = await mountDriver(options.driver);
       if (!driver.can.write || !driver.can.change) {
@@ -232,20 +256,9 @@ export class LiveVolumes {
     return `${this.mounted?.mountPoint}/volumes/${volume}/${moment}/overlay`;
   }
 
-  /** Throws SNAPSHOT_UNKNOWN, VOLUME_UNKNOWN or VOLUME_NOT_OPEN. */
-  async changes(name: string, since: string): Promise<ChangedExtents> {
-    const answer = await this.volumes.changes(name, since);
-    const extents: { start: number; length: number }[] = [];
-    let bytes = 0;
-    for (let i = 0; i < answer.runs.length; i += 2) {
-      const [start, length] = [answer.runs[i]!, answer.runs[i + 1]!];
-      extents.push({ start, length });
-      bytes += length;
-    }
-    const { method, exact } = answer;
-    const why = answer.why || 'every write since has been tracked';
-    const volume = this.volumes.get(name).name;
-    return { volume, since: answer.since?.id ?? 'added', method, exact, why, bytes, extents };
+  /** Throws SNAPSHOT_UNKNOWN, CONSUMER_UNKNOWN, VOLUME_UNKNOWN or VOLUME_NOT_OPEN. */
+  changes(name: string, query: ChangesQuery): ChangedExtents {
+    return { volume: this.volumes.get(name).name, ...this.volumes.changes(name, query) };
   }
 
   info(volume: Volume): VolumeInfo {
@@ -277,6 +290,7 @@ function infoOf(volume: Volume): Omit<VolumeInfo, 'live'> {
     snapshots: volume.snapshots().length,
     added: new Date(definition.added).toISOString(),
     tracking,
+    consumers: volume.consumers(),
     events: volume.events.map(({ kind, snapshot, why }) => ({ kind, snapshot, why })),
   };
 }

@@ -2,12 +2,12 @@
  * Asks the daemon: HTTP and JSON over the socket in the state directory. What the daemon refuses is thrown here as it was
  * thrown there.
  */
-import { request } from 'node:http';
+import { type IncomingMessage, request } from 'node:http';
 import { join } from 'node:path';
 import { AsofError, ERROR_CODES, type ErrorCode, errnoOf } from '../errors.js';
 import { type StateFlags, stateFolder } from './state.js';
 
-type Method = 'GET' | 'POST' | 'DELETE';
+type Method = 'GET' | 'POST' | 'PUT' | 'DELETE';
 
 export class Client {
   readonly #state: string;
@@ -18,7 +18,30 @@ export class Client {
 
   /** `path` below /v1, with what it needs escaped. Throws DAEMON_MISSING, and what the daemon throws. */
   async ask<T>(method: Method, path: string, body?: unknown): Promise<T> {
-    const { status, text } = await this.#send(method, path, body);
+    const response = await this.#send(method, path, body);
+    return this.#parse<T>(response, await this.#text(response));
+  }
+
+  /** The lines of an answer that may be longer than memory, as they come. Throws as `ask`, also in the middle. */
+  async *lines(path: string): AsyncGenerator<string, void, undefined> {
+    const response = await this.#send('GET', path);
+    if (response.statusCode !== 200) this.#parse(response, await this.#text(response));
+    response.setEncoding('utf8');
+    let rest = '';
+    try {
+      for await (const piece of response) {
+        const lines = `${rest}${piece as string}`.split('\n');
+        rest = lines.pop()!;
+        yield* lines;
+      }
+    } catch (error) {
+      throw this.#unreachable(error);
+    }
+    if (rest !== '') yield rest;
+  }
+
+  #parse<T>(response: IncomingMessage, text: string): T {
+    const status = response.statusCode ?? 0;
     let answer: unknown;
     try {
       answer = JSON.parse(text);
@@ -32,11 +55,18 @@ export class Client {
     throw new Error(`in the daemon: ${message}`);
   }
 
-  #send(
-    method: Method,
-    path: string,
-    body: unknown,
-  ): Promise<{ readonly status: number; readonly text: string }> {
+  async #text(response: IncomingMessage): Promise<string> {
+    const pieces: Buffer[] = [];
+    try {
+      for await (const piece of response) pieces.push(piece as Buffer);
+    } catch (error) {
+      throw this.#unreachable(error);
+    }
+    return Buffer.concat(pieces).toString();
+  }
+
+  /** Resolves when the answer begins. */
+  #send(method: Method, path: string, body?: unknown): Promise<IncomingMessage> {
     const payload = body === undefined ? undefined : JSON.stringify(body);
     return new Promise((done, failed) => {
       const sent = request(
@@ -49,14 +79,7 @@ export class Client {
               ? {}
               : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(payload) },
         },
-        response => {
-          const pieces: Buffer[] = [];
-          response.on('data', (piece: Buffer) => pieces.push(piece));
-          response.on('error', error => failed(this.#unreachable(error)));
-          response.on('end', () =>
-            done({ status: response.statusCode ?? 0, text: Buffer.concat(pieces).toString() }),
-          );
-        },
+        done,
       );
       sent.on('error', error => failed(this.#unreachable(error)));
       sent.end(payload);

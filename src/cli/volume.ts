@@ -2,7 +2,7 @@
 import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import { AsofError } from '../errors.js';
-import type { VolumeInfo, VolumeRequest } from '../volumes.js';
+import type { MarkerInfo, VolumeInfo, VolumeRequest } from '../volumes.js';
 import { Client } from './client.js';
 import { columns, printable } from './columns.js';
 import { write, writeJson } from './output.js';
@@ -30,6 +30,8 @@ ${examples(['asof volume add mail /dev/vg/mail --store-limit 50G', 'asof volume 
   defineList(command);
   defineShow(command);
   defineRemove(command);
+  defineMark(command);
+  defineUnmark(command);
 }
 
 function defineAdd(parent: Command): void {
@@ -162,12 +164,17 @@ function forPeople(volume: VolumeInfo): string {
     ['snapshots', String(volume.snapshots)],
     ['tracking', tracking.why ? `${tracking.state}: ${tracking.why}` : tracking.state],
     ['added', volume.added],
+    ...volume.consumers.map((one): [string, string] => ['consumer', consumerLine(one)]),
     ...volume.events.map((event): [string, string] => [
       'event',
       [event.kind, event.snapshot, event.why].filter(Boolean).join(': '),
     ]),
   ];
   return lines.map(([name, value]) => `${`${name.padEnd(13)}${printable(value)}`.trimEnd()}\n`).join('');
+}
+
+function consumerLine({ consumer, snapshot, at, state, why }: MarkerInfo): string {
+  return `${consumer} has ${snapshot} of ${at}${state === 'unknown' ? `; what changed since is unknown: ${why}` : ''}`;
 }
 
 function defineRemove(parent: Command): void {
@@ -185,4 +192,37 @@ function defineRemove(parent: Command): void {
           `${printable(`${volume.name} is protected no longer; its bytes are in ${volume.origin}`)}\n`,
         );
     });
+}
+
+function defineMark(parent: Command): void {
+  withState(parent.command('mark'))
+    .description('a consumer, such as a backup, has that snapshot: asof changes --consumer tells what is new')
+    .argument('<NAME>', 'the volume')
+    .argument('<CONSUMER>', 'who: letters, digits, dots, dashes, underscores')
+    .argument('<ID>', 'the snapshot; it may be deleted before or after')
+    .addHelpText('after', examples(['asof volume mark mail nightly 3f2c91d0']))
+    .action(async (name: string, consumer: string, id: string, flags: StateFlags) => {
+      const marker = await new Client(flags).ask<MarkerInfo>('PUT', consumerPath(name, consumer), {
+        snapshot: id,
+      });
+      if (flags.json) await writeJson(marker);
+      else await write(`${printable(consumerLine(marker))}\n`);
+    });
+}
+
+function defineUnmark(parent: Command): void {
+  withState(parent.command('unmark'))
+    .description('forget a consumer')
+    .argument('<NAME>', 'the volume')
+    .argument('<CONSUMER>', 'who')
+    .addHelpText('after', examples(['asof volume unmark mail nightly']))
+    .action(async (name: string, consumer: string, flags: StateFlags) => {
+      const marker = await new Client(flags).ask<MarkerInfo>('DELETE', consumerPath(name, consumer));
+      if (flags.json) await writeJson(marker);
+      else await write(`${printable(marker.consumer)} is forgotten\n`);
+    });
+}
+
+function consumerPath(name: string, consumer: string): string {
+  return `/volumes/${encodeURIComponent(name)}/consumers/${encodeURIComponent(consumer)}`;
 }

@@ -30,13 +30,26 @@ export interface VolumeRequest {
   readonly name: string;
   /** Absolute. */
   readonly origin: string;
-  /** Absolute; 'memory'; in the state directory where absent. */
+  /** Absolute; 'memory'; where the defaults say where absent. */
   readonly store?: string;
   readonly storeLimit?: number;
   readonly chunkSize?: number;
   readonly durability?: CowDurability;
   readonly onCowError?: OnCowError;
   readonly cowTimeoutMs?: number;
+}
+
+/** What a volume is like whose request does not say. */
+export interface VolumeDefaults extends Omit<VolumeRequest, 'name' | 'origin' | 'store'> {
+  /** Absolute: an existing folder in which stores are made; each volume's folder in the state directory where absent. */
+  readonly stores?: string;
+}
+
+/** A volume that a configuration wants there. */
+export interface DeclaredVolume {
+  /** Of the configuration, for messages: its file and line. */
+  readonly where: string;
+  readonly request: VolumeRequest;
 }
 
 export const DEFAULTS = {

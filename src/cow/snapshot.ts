@@ -32,6 +32,8 @@ export interface SnapshotRecord {
   /** Not live for a reason that the provider does not know. */
   readonly state: SnapshotState;
   readonly why: string;
+  /** Why what changed since is unknown: tracking was lost. Of tracked snapshots it is absent. */
+  readonly lost?: string;
 }
 
 /** A deleted one. */
@@ -41,10 +43,15 @@ export interface SnapshotEpoch {
   readonly provider: string;
   readonly time: number;
   readonly epoch: number;
+  readonly lost?: string;
+}
+
+export function epochOf({ id, group, provider, time, epoch, lost }: SnapshotEpoch): SnapshotEpoch {
+  return { id, group, provider, time, epoch, ...(lost === undefined ? {} : { lost }) };
 }
 
 /** As it is told to people and programs. */
-export interface SnapshotInfo extends SnapshotRecord {
+export interface SnapshotInfo extends Omit<SnapshotRecord, 'lost'> {
   readonly volume: string;
   readonly volumeId: string;
   /** ISO 8601. */

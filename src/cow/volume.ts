@@ -14,7 +14,15 @@ import { join } from 'node:path';
 import { Overlay } from '../block/overlay.js';
 import { AsofError, errnoOf } from '../errors.js';
 import type { Logger } from '../log.js';
-import { type CowActivity, type CowEvent, type CowFound, loadAddon, type NativeLiveDisk } from '../native.js';
+import {
+  type CowActivity,
+  type CowDurability,
+  type CowEvent,
+  type CowFound,
+  loadAddon,
+  type NativeLiveDisk,
+} from '../native.js';
+import { type Marker, type MarkerInfo, markerInfo, markerOf, withMarker } from './consumer.js';
 import { REGION_SIZE, type VolumeDefinition } from './definition.js';
 import {
   bootId,
@@ -30,6 +38,7 @@ import { Origin } from './origin.js';
 import type { ProviderVolume, SnapshotDisk, SnapshotProvider, Taken } from './provider.js';
 import { PROVIDERS, providerNamed } from './providers.js';
 import {
+  epochOf,
   freeMoment,
   type SnapshotEpoch,
   type SnapshotInfo,
@@ -56,6 +65,13 @@ interface StoredState {
   readonly bootId: string;
   readonly snapshots: readonly SnapshotRecord[];
   readonly deleted: readonly SnapshotEpoch[];
+  /** By name. */
+  readonly consumers?: readonly Marker[];
+}
+
+/** What of it this file changes. */
+interface Stored extends Pick<StoredState, 'snapshots' | 'deleted'> {
+  readonly consumers: readonly Marker[];
 }
 
 const DEFINITION = 'volume';
@@ -74,14 +90,19 @@ export interface Tracking {
   readonly why: string;
 }
 
-export interface ChangesAnswer {
-  /** Start and length in bytes alternate. They never hold less than what changed. */
-  readonly runs: Float64Array;
+/** Runs that are asked of the engine at once: what an answer holds in memory, whatever the size of the volume. */
+const RUNS_AT_ONCE = 8192;
+
+/** What stands at the end of an answer. */
+export interface ChangesEnd {
   /** How they were found: the tracker told, or nothing could, and everything counts as changed. */
   readonly method: 'tracked' | 'none';
   readonly exact: boolean;
   readonly why: string;
 }
+
+/** Runs, piece by piece: start and length in bytes alternate. They never hold less than what changed. */
+export type Changes = AsyncGenerator<Float64Array, ChangesEnd, undefined>;
 
 /** The live device as a mount shows it: one object for as long as the volume is open. */
 export interface LiveDisk {
@@ -108,7 +129,7 @@ export class Volume {
   #state: VolumeState;
   #why = '';
   #opened: Opened | undefined;
-  #stored: Pick<StoredState, 'snapshots' | 'deleted'> = { snapshots: [], deleted: [] };
+  #stored: Stored = { snapshots: [], deleted: [], consumers: [] };
   #tracking: Tracking = { state: 'exact', why: '' };
   #found: CowFound | undefined;
   /** Members of groups that nothing is recorded of: whether the group is whole shows when all volumes are there. */
@@ -230,7 +251,10 @@ export class Volume {
   async #start(lastAlive: Date | undefined): Promise<void> {
     const { definition, folder } = this;
     const read = readState<StoredState>(join(folder, 'state.json'), STATE);
-    if (!('trouble' in read)) this.#stored = read.body;
+    if (!('trouble' in read)) {
+      const { snapshots, deleted, consumers = [] } = read.body;
+      this.#stored = { snapshots, deleted, consumers };
+    }
     const origin = Origin.open(definition.origin);
     const descriptors: number[] = [];
     try {
@@ -240,7 +264,10 @@ export class Volume {
           `${origin.path} had ${definition.size} bytes, and has ${origin.size}`,
         );
       }
-      const distrust = 'trouble' in read ? read.trouble : suspicion(read.body, identityOf(origin), lastAlive);
+      const distrust =
+        'trouble' in read
+          ? read.trouble
+          : suspicion(read.body, identityOf(origin), lastAlive, definition.durability);
       if (definition.store !== undefined) descriptors.push(openStore(definition.store));
       descriptors.push(openStore(join(folder, 'tracker')));
       const found = await this.#openEngine(origin, descriptors, false);
@@ -253,6 +280,7 @@ export class Volume {
       }
       this.#tracking = trackingOf(distrust, found);
       await this.#reconcile(distrust, !('trouble' in read));
+      if (this.#tracking.state === 'unknown') this.#loseEpochs(this.#tracking.why);
       this.#save(null);
     } catch (error) {
       this.#opened?.native.abandon();
@@ -279,6 +307,7 @@ export class Volume {
       limit: storeLimit,
       lowWater: storeLimit > 0 ? Math.floor(storeLimit / 10) : LOW_WATER,
       create,
+      leastEpoch: this.#leastEpoch(),
       bootId: bootId(),
       origin: origin.fd,
       store: second === undefined ? null : first!,
@@ -295,6 +324,13 @@ export class Volume {
       descriptors,
     };
     return found;
+  }
+
+  /** Above every epoch that is on record. */
+  #leastEpoch(): number {
+    const { snapshots, deleted, consumers } = this.#stored;
+    const all = [...snapshots, ...deleted, ...consumers.map(one => one.has)];
+    return all.reduce((most, { epoch }) => Math.max(most, epoch + 1), 0);
   }
 
   /** Brings records and providers together: deletions are finished, what was never recorded is. */
@@ -320,7 +356,20 @@ export class Volume {
         }
       }
     }
-    this.#stored = { snapshots: snapshots.sort((a, b) => a.time - b.time), deleted };
+    this.#stored = { ...this.#stored, snapshots: snapshots.sort((a, b) => a.time - b.time) };
+  }
+
+  /**
+   * What changed since any moment of before is unknown, for good. The engine knows as well, but keeps the last reason only.
+   */
+  #loseEpochs(why: string): void {
+    const lose = <T extends SnapshotEpoch>(one: T): T => ({ ...one, lost: one.lost ?? why });
+    const { snapshots, deleted, consumers } = this.#stored;
+    this.#stored = {
+      snapshots: snapshots.map(lose),
+      deleted: deleted.map(lose),
+      consumers: consumers.map(one => ({ ...one, has: lose(one.has) })),
+    };
   }
 
   get loose(): readonly SnapshotRecord[] {
@@ -338,7 +387,8 @@ export class Volume {
     let { snapshots } = this.#stored;
     for (const one of loose) {
       if (whole(one)) {
-        snapshots = [...snapshots, { ...one, moment: this.#moment(one.time, snapshots) }];
+        const lost = this.#tracking.state === 'unknown' ? { lost: this.#tracking.why } : {};
+        snapshots = [...snapshots, { ...one, ...lost, moment: this.#moment(one.time, snapshots) }];
         continue;
       }
       this.#watcher.log.warn(
@@ -430,7 +480,7 @@ export class Volume {
       }
       return lookup(record.id);
     };
-    return records.map(record => {
+    return records.map(({ lost: _, ...record }) => {
       const { state, why } = stateOf(record);
       const at = new Date(record.time).toISOString();
       const overlay = this.#overlays.get(record.id)?.info() ?? null;
@@ -509,9 +559,10 @@ export class Volume {
     const record = this.#stored.snapshots.find(one => one.id === id);
     if (!record) return;
     this.refuseOverlay(id);
-    const { group, provider, time, epoch } = record;
-    const epochs = [...this.#stored.deleted, { id, group, provider, time, epoch }].slice(-EPOCHS_KEPT);
-    this.#stored = { snapshots: this.#stored.snapshots.filter(one => one !== record), deleted: epochs };
+    const { provider } = record;
+    const epochs = [...this.#stored.deleted, epochOf(record)].slice(-EPOCHS_KEPT);
+    const snapshots = this.#stored.snapshots.filter(one => one !== record);
+    this.#stored = { ...this.#stored, snapshots, deleted: epochs };
     this.#save(null);
     this.#disks.get(id)?.close();
     this.#disks.delete(id);
@@ -550,21 +601,81 @@ export class Volume {
     return [...this.#stored.snapshots, ...this.#stored.deleted];
   }
 
-  /** What was written since `since`; undefined is since the volume was added. */
-  async changes(since: SnapshotEpoch | undefined): Promise<ChangesAnswer> {
+  /** By name. */
+  consumers(): MarkerInfo[] {
+    return this.#stored.consumers.map(markerInfo);
+  }
+
+  /** What the consumer has. Throws CONSUMER_UNKNOWN. */
+  marker(consumer: string): Marker {
+    return markerOf(this.#stored.consumers, consumer, this.name);
+  }
+
+  /** From now on the consumer has that moment: durable when it returns. Throws USAGE. */
+  mark(consumer: string, has: SnapshotEpoch): MarkerInfo {
+    this.#require();
+    const marker = { consumer, has: epochOf(has), marked: Date.now() };
+    this.#stored = { ...this.#stored, consumers: withMarker(this.#stored.consumers, marker) };
+    this.#save(null);
+    return markerInfo(marker);
+  }
+
+  /** Throws CONSUMER_UNKNOWN. */
+  unmark(consumer: string): MarkerInfo {
+    this.#require();
+    const marker = this.marker(consumer);
+    const consumers = this.#stored.consumers.filter(one => one !== marker);
+    this.#stored = { ...this.#stored, consumers };
+    this.#save(null);
+    return markerInfo(marker);
+  }
+
+  /**
+   * What was written since `since` (undefined: since the volume was added), up to the snapshot `until` (undefined: up to
+   * now). `until` is one of this volume that is live.
+   */
+  async *changes(since: SnapshotEpoch | undefined, until: SnapshotInfo | undefined): Changes {
     const { native } = this.#require();
-    const tracked = since === undefined || providerNamed(since.provider).can.tracked;
-    // A snapshot that closed no epoch lies somewhere in it: what was written before in it counts as well.
-    const epoch = since === undefined ? 0 : tracked ? since.epoch : Math.max(0, since.epoch - 1);
-    const { runs, exact, why } = await native.changes(epoch, 0);
-    const everything = !exact && runs.length === 2 && runs[0] === 0 && runs[1] === this.definition.size;
-    const over = `a snapshot of ${since?.provider} does not split what was written before it from what came after`;
-    return {
-      runs,
-      method: everything ? 'none' : 'tracked',
-      exact: exact && tracked,
-      why: [why, tracked ? '' : over].filter(part => part !== '').join('; '),
-    };
+    const { size } = this.definition;
+    const rough = [since, until].find(one => one !== undefined && !providerNamed(one.provider).can.tracked);
+    const why = new Set<string>();
+    if (rough) {
+      why.add(
+        `a snapshot of ${rough.provider} does not split what was written before it from what came after`,
+      );
+    }
+    if (since?.lost !== undefined) {
+      yield Float64Array.of(0, size);
+      return { method: 'none', exact: false, why: since.lost };
+    }
+    // A snapshot that closed no epoch lies somewhere in it: what was written before or after in it counts as well.
+    const from = since === undefined ? 0 : rough === since ? Math.max(0, since.epoch - 1) : since.epoch;
+    const to = until === undefined || !providerNamed(until.provider).can.tracked ? 0 : until.epoch;
+    let exact = rough === undefined;
+    if (until && native.snapshots().some(one => one.id === until.id && one.releasedChunks > 0)) {
+      exact = false;
+      why.add(`what was released of the snapshot ${until.id} counts as changed where it was written later`);
+    }
+    let everything = false;
+    // A run may go on in the next piece.
+    let open: [start: number, length: number] | undefined;
+    for (let at = 0; at < size; ) {
+      const piece = await native.changes(from, to, at, RUNS_AT_ONCE);
+      if (piece.why !== '') why.add(piece.why);
+      if (!piece.exact) exact = false;
+      const { runs } = piece;
+      if (at === 0) everything = !piece.exact && runs.length === 2 && runs[0] === 0 && runs[1] === size;
+      at = piece.next;
+      if (runs.length === 0) continue;
+      if (open && open[0] + open[1] === runs[0]) {
+        runs[0] = open[0];
+        runs[1]! += open[1];
+      } else if (open) yield Float64Array.from(open);
+      open = [runs.at(-2)!, runs.at(-1)!];
+      if (runs.length > 2) yield runs.subarray(0, -2);
+    }
+    if (open) yield Float64Array.from(open);
+    return { method: everything ? 'none' : 'tracked', exact, why: [...why].join('; ') };
   }
 
   /** The clean stop. Never throws: what could not be recorded is unknown at the next start. */
@@ -618,8 +729,16 @@ export class Volume {
   }
 }
 
-function suspicion(stored: StoredState, now: Identity, lastAlive: Date | undefined): string | undefined {
+function suspicion(
+  stored: StoredState,
+  now: Identity,
+  lastAlive: Date | undefined,
+  durability: CowDurability,
+): string | undefined {
   if (stored.stopped) return foreignWrite(stored.stopped, now);
+  // What the tracker noted was never synced, and may not have reached the disk before what it was noted for.
+  if (durability === 'process' && stored.bootId !== now.bootId)
+    return 'the machine stopped while the volume was in use, and the durability `process` does not outlast that';
   const sameBoot = stored.bootId === now.bootId;
   return replaced(stored.constants, now, sameBoot) ?? writtenAfterDeath(now, stored.bootId, lastAlive);
 }

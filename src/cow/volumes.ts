@@ -9,11 +9,18 @@ import { setTimeout } from 'node:timers/promises';
 import { AsofError, errnoOf } from '../errors.js';
 import type { CowActivity } from '../native.js';
 import { Activity, type Forecast, type Rates, SAMPLE_MS } from './activity.js';
-import { checkRequest, DEFAULTS, type VolumeRequest } from './definition.js';
+import type { MarkerInfo } from './consumer.js';
+import {
+  checkRequest,
+  DEFAULTS,
+  type DeclaredVolume,
+  type VolumeDefaults,
+  type VolumeRequest,
+} from './definition.js';
 import { chooseProvider } from './providers.js';
-import { findSnapshots, type SnapshotEpoch, type SnapshotInfo } from './snapshot.js';
+import { findSnapshots, type SnapshotInfo } from './snapshot.js';
 import type { StateFolder } from './state-folder.js';
-import { type ChangesAnswer, Volume, type Watcher } from './volume.js';
+import { type Changes, Volume, type Watcher } from './volume.js';
 
 /** Milliseconds that writes under way may take to end before a snapshot is given up. */
 const HOLD_MS = 10_000;
@@ -28,10 +35,20 @@ export interface VolumeActivity {
   readonly forecast: Forecast;
 }
 
+/** Since a snapshot (or `added`), or of a consumer: one of the two. Up to a snapshot, or up to now. */
+export interface ChangesQuery {
+  readonly since?: string;
+  readonly consumer?: string;
+  readonly until?: string;
+}
+
 export interface VolumesOptions extends Watcher {
   readonly state: StateFolder;
   /** Nothing below it can be an origin or a store: it would be served by the very process that waits for it. */
   readonly mountPoint?: string | undefined;
+  readonly defaults?: VolumeDefaults | undefined;
+  /** Names for several volumes. */
+  readonly groups?: ReadonlyMap<string, readonly string[]> | undefined;
   /** After each change of what a mount shows; awaited, so that a name is gone before what it stood for. */
   readonly changed?: (() => Promise<void>) | undefined;
 }
@@ -74,6 +91,10 @@ export class Volumes {
     for (const volume of all) await volume.settle(one => whole.has(one));
   }
 
+  get groups(): ReadonlyMap<string, readonly string[]> {
+    return this.#options.groups ?? new Map();
+  }
+
   /** By name. */
   list(): Volume[] {
     return [...this.#all.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
@@ -87,8 +108,10 @@ export class Volumes {
   }
 
   /** Throws USAGE, VOLUME_EXISTS, and what opening origin and store throws. */
-  add(request: VolumeRequest): Promise<Volume> {
+  add(asked: VolumeRequest): Promise<Volume> {
     return this.#next(async () => {
+      const { stores, ...defaults } = this.#options.defaults ?? {};
+      const request = { ...DEFAULTS, ...defaults, ...asked };
       checkRequest(request);
       const origin = await this.#canonical(request.origin);
       const twin = this.list().find(one => one.name === request.name || one.definition.origin === origin);
@@ -102,19 +125,23 @@ export class Volumes {
       }
       const id = randomUUID();
       const folder = this.#options.state.volume(id);
-      const store = request.store === 'memory' ? undefined : (request.store ?? `${folder}/store`);
+      // A name may come again when the volume is gone; its store must not meet what an older one left.
+      const own =
+        stores === undefined ? `${folder}/store` : `${stores}/${request.name}-${id.slice(0, 8)}.store`;
+      const store = request.store === 'memory' ? undefined : (request.store ?? own);
       if (store !== undefined) this.#refuseOwn(store);
+      const { name, chunkSize, durability, onCowError, cowTimeoutMs, storeLimit } = request;
       const volume = await Volume.add(
         folder,
         {
           id,
-          name: request.name,
+          name,
           origin,
-          chunkSize: request.chunkSize ?? DEFAULTS.chunkSize,
-          durability: request.durability ?? DEFAULTS.durability,
-          onCowError: request.onCowError ?? DEFAULTS.onCowError,
-          cowTimeoutMs: request.cowTimeoutMs ?? DEFAULTS.cowTimeoutMs,
-          storeLimit: request.storeLimit ?? DEFAULTS.storeLimit,
+          chunkSize,
+          durability,
+          onCowError,
+          cowTimeoutMs,
+          storeLimit,
           ...(store === undefined ? {} : { store }),
           added: Date.now(),
         },
@@ -124,6 +151,40 @@ export class Volumes {
       await this.#changed();
       return volume;
     });
+  }
+
+  /**
+   * Adds those of `declared` that are not there yet. Throws VOLUME_EXISTS, before any is added, where one is there and is
+   * not what was declared, and what `add` throws.
+   */
+  async declare(declared: readonly DeclaredVolume[]): Promise<void> {
+    const missing: DeclaredVolume[] = [];
+    for (const one of declared) {
+      const there = this.list().find(({ name }) => name === one.request.name);
+      if (!there) missing.push(one);
+      else if (there.state !== 'unknown') await this.#requireSame(there, one);
+    }
+    for (const { where, request } of missing) {
+      await this.add(request).catch((error: unknown) => {
+        if (!(error instanceof AsofError)) throw error;
+        throw new AsofError(error.code, `${where}: ${error.message}`, error.hint, { cause: error });
+      });
+      this.#options.log.info({ volume: request.name, where }, 'added, as declared');
+    }
+  }
+
+  async #requireSame({ definition }: Volume, { where, request }: DeclaredVolume): Promise<void> {
+    const origin = await realpath(request.origin).catch(() => request.origin);
+    const is = { ...definition, store: definition.store ?? 'memory' };
+    const wrong = Object.entries({ ...request, origin })
+      .filter(([key, value]) => is[key as keyof typeof is] !== value)
+      .map(([key, value]) => `${key} is ${is[key as keyof typeof is]}, not ${value}`);
+    if (wrong.length === 0) return;
+    throw new AsofError(
+      'VOLUME_EXISTS',
+      `${where}: the volume ${request.name} is there already, and is another one: its ${wrong.join(', its ')}`,
+      `what a volume is does not change: make the file say what asof volume show ${request.name} says, or remove the volume first`,
+    );
   }
 
   /** Throws VOLUME_IN_USE where it has snapshots, unless `force`. */
@@ -156,10 +217,10 @@ export class Volumes {
     return findSnapshots(this.snapshots(), id);
   }
 
-  /** One moment of all the named volumes. Throws SNAPSHOT_FAILED or PROVIDER_UNAVAILABLE; then there is no snapshot. */
+  /** One moment of all the named volumes; `@NAME` is all of a group. Throws VOLUME_UNKNOWN, SNAPSHOT_FAILED or PROVIDER_UNAVAILABLE; then there is no snapshot. */
   snapshot(names: readonly string[], providerName?: string): Promise<SnapshotInfo[]> {
     return this.#next(async () => {
-      const volumes = names.map(name => this.get(name));
+      const volumes = this.#members(names);
       if (volumes.length === 0 || new Set(volumes).size !== volumes.length) {
         throw new AsofError('USAGE', 'a snapshot is of one or more volumes, each named once');
       }
@@ -174,12 +235,32 @@ export class Volumes {
         volume.record(provider, taken, group, volumes.length, requests[i]!.id, taken.epochs[i]!),
       );
       this.#options.log.info(
-        { group, volumes: names, holdNs: taken.holdNs, switchNs: taken.switchNs },
+        { group, volumes: volumes.map(({ name }) => name), holdNs: taken.holdNs, switchNs: taken.switchNs },
         'snapshot',
       );
       await this.#changed();
       return infos;
     });
+  }
+
+  /** Those of a group count once, also where they are named beside it. */
+  #members(names: readonly string[]): Volume[] {
+    const grouped = new Set<Volume>();
+    const { groups } = this.#options;
+    for (const name of names.filter(one => one.startsWith('@'))) {
+      const members = groups?.get(name.slice(1));
+      if (!members) {
+        const known = [...(groups?.keys() ?? [])].map(one => `@${one}`).join(', ');
+        throw new AsofError(
+          'VOLUME_UNKNOWN',
+          `there is no group ${JSON.stringify(name)}`,
+          known === '' ? 'groups are named in the configuration: docs/config.md' : `there are ${known}`,
+        );
+      }
+      for (const member of members) grouped.add(this.get(member));
+    }
+    const alone = names.filter(one => !one.startsWith('@')).map(name => this.get(name));
+    return [...grouped, ...alone.filter(one => !grouped.has(one))];
   }
 
   /** The snapshot of that id, or all of the group. Throws SNAPSHOT_UNKNOWN or VOLUME_NOT_OPEN. */
@@ -271,16 +352,43 @@ export class Volumes {
   }
 
   /**
-   * What changed in the volume since its snapshot `since`, deleted or not; since it was added where that is `added`.
-   * Throws SNAPSHOT_UNKNOWN.
+   * What changed in the volume. Throws SNAPSHOT_UNKNOWN, CONSUMER_UNKNOWN, VOLUME_UNKNOWN or VOLUME_NOT_OPEN, and
+   * SNAPSHOT_FAILED where `until` is no snapshot that can be read.
    */
-  async changes(
-    name: string,
-    since: string,
-  ): Promise<ChangesAnswer & { readonly since: SnapshotEpoch | undefined }> {
+  changes(name: string, query: ChangesQuery): { readonly since: string; readonly pieces: Changes } {
     const volume = this.get(name);
-    const [epoch] = since === 'added' ? [undefined] : findSnapshots(volume.epochs(), since);
-    return { ...(await volume.changes(epoch)), since: epoch };
+    volume.opened();
+    const { since, consumer, until } = query;
+    if ((since === undefined) === (consumer === undefined)) {
+      throw new AsofError('USAGE', 'changes are since a snapshot or of a consumer, one of them');
+    }
+    const [snapshot] =
+      since === undefined
+        ? [volume.marker(consumer!).has]
+        : since === 'added'
+          ? [undefined]
+          : findSnapshots(volume.epochs(), since);
+    const [end] = until === undefined ? [undefined] : findSnapshots(volume.snapshots(), until);
+    if (end && end.state !== 'live') {
+      throw new AsofError('SNAPSHOT_FAILED', `the snapshot ${end.id} is ${end.state}: ${end.why}`);
+    }
+    if (end && snapshot && end.time < snapshot.time) {
+      throw new AsofError('USAGE', `the snapshot ${end.id} is older than ${snapshot.id}`);
+    }
+    return { since: snapshot?.id ?? 'added', pieces: volume.changes(snapshot, end) };
+  }
+
+  /** From now on the consumer has that snapshot of the volume, deleted or not. Throws SNAPSHOT_UNKNOWN or USAGE. */
+  mark(name: string, consumer: string, snapshot: string): Promise<MarkerInfo> {
+    return this.#next(async () => {
+      const volume = this.get(name);
+      return volume.mark(consumer, findSnapshots(volume.epochs(), snapshot)[0]!);
+    });
+  }
+
+  /** Throws CONSUMER_UNKNOWN. */
+  unmark(name: string, consumer: string): Promise<MarkerInfo> {
+    return this.#next(async () => this.get(name).unmark(consumer));
   }
 
   /** Throws VOLUME_NOT_OPEN. */

@@ -62,9 +62,12 @@ export async function listen(live: LiveVolumes, socket: string, log: Logger): Pr
         ...(params && { params }),
         ...(query && { querystring: query }),
         ...(body && { body }),
-        response: { 200: answer },
+        ...(answer && { response: { 200: answer } }),
       },
-      handler: async ({ params, query, body }) => handle(live, { params, query, body }),
+      handler: async ({ params, query, body }, reply) => {
+        if (!answer) reply.type('application/json; charset=utf-8');
+        return handle(live, { params, query, body });
+      },
     });
   }
   try {

@@ -2,18 +2,20 @@
  * The routes of the API, in the order of docs/api.md. A new one is one entry here. What a handler throws becomes an answer
  * in http.ts.
  */
-import type { ChangedExtents, LiveVolumes, VolumeRequest } from '../volumes.js';
+import type { ChangesQuery, LiveVolumes, VolumeRequest } from '../volumes.js';
+import { changesDocument } from './changes.js';
 import * as schema from './schema.js';
 
 export interface Route {
-  readonly method: 'GET' | 'POST' | 'DELETE';
+  readonly method: 'GET' | 'POST' | 'PUT' | 'DELETE';
   /** Below /v1. */
   readonly path: string;
   readonly summary: string;
   readonly params?: object;
   readonly query?: object;
   readonly body?: object;
-  readonly answer: object;
+  /** Its schema; absent where the answer is a stream of JSON. */
+  readonly answer?: object;
   readonly handle: (live: LiveVolumes, request: Request) => unknown;
 }
 
@@ -25,6 +27,7 @@ interface Request {
 }
 
 const nameOf = ({ params }: Request) => (params as { name: string }).name;
+const consumerOf = ({ params }: Request) => (params as { consumer: string }).consumer;
 const idOf = ({ params }: Request) => (params as { id: string }).id;
 
 export const ROUTES: readonly Route[] = [
@@ -39,6 +42,7 @@ export const ROUTES: readonly Route[] = [
       mount: live.mounted?.mountPoint ?? null,
       driver: live.driver ?? null,
       volumes: live.volumes.list().length,
+      groups: Object.fromEntries(live.volumes.groups),
     }),
   },
   {
@@ -79,12 +83,30 @@ export const ROUTES: readonly Route[] = [
   {
     method: 'GET',
     path: '/volumes/:name/changes',
-    summary: 'what changed since the snapshot `since`, or since it was `added`',
+    summary: 'what changed `since` a snapshot or since it was `added`, or for a `consumer`; `until` another',
     params: schema.NAME_PARAMS,
     query: schema.CHANGES_QUERY,
-    answer: schema.CHANGES,
-    handle: (live, request): Promise<ChangedExtents> =>
-      live.changes(nameOf(request), (request.query as { since: string }).since),
+    handle: (live, request) => changesDocument(live.changes(nameOf(request), request.query as ChangesQuery)),
+  },
+  {
+    method: 'PUT',
+    path: '/volumes/:name/consumers/:consumer',
+    summary: 'the consumer has that snapshot from now on',
+    params: schema.CONSUMER_PARAMS,
+    body: schema.MARK_BODY,
+    answer: schema.MARKER,
+    handle(live, request) {
+      const { snapshot } = request.body as { snapshot: string };
+      return live.volumes.mark(nameOf(request), consumerOf(request), snapshot);
+    },
+  },
+  {
+    method: 'DELETE',
+    path: '/volumes/:name/consumers/:consumer',
+    summary: 'the consumer has nothing, and is forgotten',
+    params: schema.CONSUMER_PARAMS,
+    answer: schema.MARKER,
+    handle: (live, request) => live.volumes.unmark(nameOf(request), consumerOf(request)),
   },
   {
     method: 'GET',

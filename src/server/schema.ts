@@ -10,6 +10,7 @@ function object(properties: Readonly<Record<string, unknown>>, required: readonl
 }
 
 export const NAME_PARAMS = object({ name: text }, ['name']);
+export const CONSUMER_PARAMS = object({ name: text, consumer: text }, ['name', 'consumer']);
 export const ID_PARAMS = object({ id: text }, ['id']);
 
 export const ADD_BODY = object(
@@ -37,7 +38,8 @@ export const SNAPSHOT_BODY = object(
 );
 
 export const LIST_QUERY = object({ volume: text });
-export const CHANGES_QUERY = object({ since: text }, ['since']);
+export const CHANGES_QUERY = object({ since: text, consumer: text, until: text });
+export const MARK_BODY = object({ snapshot: text }, ['snapshot']);
 
 export const RELEASE_BODY = object(
   { extents: { type: 'array', items: object({ start: count, length: count }, ['start', 'length']) } },
@@ -68,6 +70,6 @@ export const SNAPSHOT = answer(
   'switchNs',
 );
 export const SNAPSHOTS = list(SNAPSHOT);
-export const CHANGES = answer('volume', 'since', 'method', 'exact', 'why', 'bytes', 'extents');
+export const MARKER = answer('consumer', 'snapshot', 'at', 'marked', 'state', 'why');
 export const ACTIVITY = answer('volume', 'counters', 'rates', 'forecast');
 export const DAEMON = answer('pid', 'state', 'mount', 'volumes');

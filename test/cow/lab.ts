@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Test } from 'tap';
 import { StateFolder } from '../../src/cow/state-folder.js';
-import { Volumes } from '../../src/cow/volumes.js';
+import { type ChangesQuery, Volumes } from '../../src/cow/volumes.js';
 import { createLog } from '../../src/log.js';
 import { detachLoops, run } from '../peers.js';
 
@@ -62,6 +62,17 @@ export async function openVolumes(t: Test, path: string) {
   };
   t.teardown(close);
   return { volumes, close };
+}
+
+/** All that changed, gathered. */
+export async function changesOf(volumes: Volumes, name: string, query: ChangesQuery) {
+  const { since, pieces } = volumes.changes(name, query);
+  const runs: number[] = [];
+  for (;;) {
+    const { value, done } = await pieces.next();
+    if (done) return { since, runs, ...value };
+    runs.push(...value);
+  }
 }
 
 /** The code of what `work` throws; '' where it does not. */

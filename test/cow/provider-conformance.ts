@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import type { Test } from 'tap';
 import type { SnapshotProvider } from '../../src/cow/provider.js';
 import type { Volume } from '../../src/cow/volume.js';
-import { codeOf, MiB, openVolumes } from './lab.js';
+import { changesOf, codeOf, MiB, openVolumes } from './lab.js';
 
 const SIZE = 2 * MiB;
 const CHUNK = 65536;
@@ -113,7 +113,7 @@ export function conformance(t: Test, provider: SnapshotProvider, folder: string)
     const { id } = await take();
     await write(volume, bytes, 5 * CHUNK + 7, randomBytes(10));
     await write(volume, bytes, 0, randomBytes(512));
-    const { runs, exact, why } = await volumes.changes('volume', id);
+    const { runs, exact, why } = await changesOf(volumes, 'volume', { since: id });
     if (provider.can.tracked) t.same([...runs], [0, CHUNK, 5 * CHUNK, CHUNK]);
     const covered = (at: number) =>
       runs.some((start, i) => i % 2 === 0 && at >= start && at < start + runs[i + 1]!);
@@ -122,7 +122,7 @@ export function conformance(t: Test, provider: SnapshotProvider, folder: string)
     if (!exact) t.match(why, provider.name);
     await volumes.deleteSnapshot(id);
     t.same(
-      [...(await volumes.changes('volume', id)).runs],
+      [...(await changesOf(volumes, 'volume', { since: id })).runs],
       [...runs],
       'a deleted one is answered for as well',
     );

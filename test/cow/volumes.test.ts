@@ -22,7 +22,7 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { readState, writeState } from '../../src/cow/state-file.js';
 import { missing, run } from '../peers.js';
-import { codeOf, emptyFile, loop, MiB, openVolumes, scratch, whileMounted } from './lab.js';
+import { changesOf, codeOf, emptyFile, loop, MiB, openVolumes, scratch, whileMounted } from './lab.js';
 
 t.setTimeout(120_000);
 
@@ -44,7 +44,8 @@ async function setUp(t: Test, size = 2 * MiB) {
 async function again(t: Test, state: string) {
   const { volumes, close } = await openVolumes(t, state);
   const volume = volumes.get('volume');
-  const changes = volume.state === 'open' ? await volumes.changes('volume', 'added') : undefined;
+  const changes =
+    volume.state === 'open' ? await changesOf(volumes, 'volume', { since: 'added' }) : undefined;
   const answer = {
     state: volume.state,
     why: volume.why,
@@ -82,10 +83,10 @@ t.test('volumes, snapshots and tracking come back as they were', async t => {
   const other = await openVolumes(t, state);
   t.same(other.volumes.snapshots(), before);
   t.same(other.volumes.get('second').definition, definition);
-  const changes = await other.volumes.changes('volume', snapshot!.id);
+  const changes = await changesOf(other.volumes, 'volume', { since: snapshot!.id });
   t.same([...changes.runs], [5 * CHUNK, CHUNK, 7 * CHUNK, CHUNK]);
   t.match(changes, { exact: true, method: 'tracked', why: '' });
-  t.same([...(await other.volumes.changes('volume', gone.id)).runs], [7 * CHUNK, CHUNK]);
+  t.same([...(await changesOf(other.volumes, 'volume', { since: gone.id })).runs], [7 * CHUNK, CHUNK]);
   await other.close();
 });
 
