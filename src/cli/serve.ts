@@ -1,11 +1,11 @@
 /** `asof serve`: the daemon, in the foreground until a signal stops it. systemd/asof.service starts it as a service. */
-import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
-import { AsofError, errnoOf } from '../errors.js';
+import { AsofError } from '../errors.js';
 import { createLog, LOG_LEVELS, type LogLevel } from '../log.js';
 import { DRIVERS, type DriverName } from '../service.js';
 import { counted, printable } from './columns.js';
+import { readConfig } from './config.js';
 import { write, writeJson } from './output.js';
 import { examples } from './program.js';
 import { type StateFlags, stateFolder, withState } from './state.js';
@@ -18,18 +18,9 @@ interface Flags extends StateFlags {
   readonly logLevel?: LogLevel;
 }
 
-/** Of the configuration file, and what each may be. */
-const SETTINGS = {
-  state: (value: unknown) => typeof value === 'string',
-  mount: (value: unknown) => typeof value === 'string',
-  allowOther: (value: unknown) => typeof value === 'boolean',
-  driver: (value: unknown) => DRIVERS.some(one => one === value),
-  logLevel: (value: unknown) => LOG_LEVELS.some(one => one === value),
-} as const;
-
 export function define(command: Command): void {
   withState(command)
-    .option('--config <FILE>', 'settings as JSON; what is said here as well counts more')
+    .option('--config <FILE>', 'settings as YAML (docs/config.md); what is said here as well counts more')
     .option('--mount <DIR>', 'an existing directory, on which the volumes are shown (nowhere unless given)')
     .option('--allow-other', 'let other users read what is shown; live devices stay the own user’s')
     .addOption(new Option('--driver <NAME>', 'the mount driver').choices(DRIVERS))
@@ -46,12 +37,13 @@ export function define(command: Command): void {
   DIR/volumes/NAME/<moment>/overlay   a writable view of it, where asof snapshot overlay has made one
   DIR/volumes/NAME/@<time>/disk    the newest snapshot at or before a time; not listed
 
-The settings of the file are state, mount, allowOther, driver and logLevel. A signal stops the daemon cleanly, as soon as
-nobody is in the mount; a second one does not wait.
-${examples(['asof serve --state /var/lib/asof --mount /srv/asof', 'asof serve --config /etc/asof.json'])}`,
+The file may also name defaults of volumes, volumes that are added at the start, and groups. A signal stops the daemon
+cleanly, as soon as nobody is in the mount; a second one does not wait.
+${examples(['asof serve --state /var/lib/asof --mount /srv/asof', 'asof serve --config /etc/asof.yaml'])}`,
     )
     .action(async (flags: Flags) => {
-      const settings = { ...(flags.config === undefined ? {} : readConfig(flags.config)), ...flags };
+      const config = flags.config === undefined ? undefined : readConfig(flags.config);
+      const settings = { ...config, ...flags };
       // biome-ignore lint/style/noRestrictedImports: this command is the daemon
       const { runDaemon } = await import('../server/daemon.js');
       const options = {
@@ -59,6 +51,7 @@ ${examples(['asof serve --state /var/lib/asof --mount /srv/asof', 'asof serve --
         mount: settings.mount === undefined ? undefined : resolve(settings.mount),
         allowOther: settings.allowOther ?? false,
         driver: settings.driver,
+        ...(config && { defaults: config.defaults, declared: config.volumes, groups: config.groups }),
         log: createLog(levelOf(settings.logLevel)),
       };
       // It must not stand in its own mount, nor keep a directory that somebody wants to unmount.
@@ -73,45 +66,6 @@ ${examples(['asof serve --state /var/lib/asof --mount /srv/asof', 'asof serve --
         }
       });
     });
-}
-
-type Settings = Omit<Flags, 'config' | 'json'>;
-
-/** Throws NOT_FOUND, IO or USAGE. */
-function readConfig(path: string): Settings {
-  let text: string;
-  try {
-    text = readFileSync(path, 'utf8');
-  } catch (error) {
-    const errno = errnoOf(error);
-    if (errno === 'ENOENT') throw new AsofError('NOT_FOUND', `${path} does not exist`, '', { cause: error });
-    throw new AsofError('IO', `cannot read ${path}: ${errno}`, '', { cause: error });
-  }
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (error) {
-    throw new AsofError('USAGE', `${path} is not JSON: ${(error as Error).message}`, '', { cause: error });
-  }
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    throw new AsofError('USAGE', `${path} is no JSON object`);
-  }
-  for (const [name, setting] of Object.entries(value)) {
-    const allowed = Object.entries(SETTINGS).find(([known]) => known === name)?.[1];
-    if (!allowed)
-      throw new AsofError(
-        'USAGE',
-        `${path}: there is no setting ${JSON.stringify(name)}`,
-        `allowed are ${Object.keys(SETTINGS).join(', ')}`,
-      );
-    if (!allowed(setting))
-      throw new AsofError(
-        'USAGE',
-        `${path}: ${name} cannot be ${JSON.stringify(setting)}`,
-        'asof serve --help',
-      );
-  }
-  return value as Settings;
 }
 
 function levelOf(setting: LogLevel | undefined): LogLevel {

@@ -29,14 +29,17 @@ ${examples(['asof snapshot create mail db', 'asof snapshot list', 'asof snapshot
 function defineCreate(parent: Command): void {
   withState(parent.command('create'))
     .description('one moment of one or more volumes')
-    .argument('<VOLUME...>', 'the volumes; all of them at the same moment')
+    .argument(
+      '<VOLUME...>',
+      'the volumes, all of them at the same moment; @NAME is a group of the configuration',
+    )
     .addOption(
       new Option(
         '--provider <NAME>',
         'what takes it (cow unless given; reflink: a clone, on XFS and btrfs)',
       ).choices(['cow', 'reflink']),
     )
-    .addHelpText('after', examples(['asof snapshot create mail db']))
+    .addHelpText('after', examples(['asof snapshot create mail db', 'asof snapshot create @db']))
     .action(async (volumes: string[], flags: StateFlags & { readonly provider?: string }) => {
       const { provider } = flags;
       const body = { volumes, ...(provider === undefined ? {} : { provider }) };

@@ -1,0 +1,196 @@
+/**
+ * The daemon's configuration file: YAML (JSON is a part of it), held to docs/config.schema.json, which is the one list of
+ * what may stand in it. Whatever is wrong names its line.
+ */
+import { readFileSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import { Ajv, type ErrorObject } from 'ajv';
+import { type Document, isMap, isNode, LineCounter, parseDocument } from 'yaml';
+import { AsofError, errnoOf } from '../errors.js';
+import type { LogLevel } from '../log.js';
+import type { DeclaredVolume, DriverName, VolumeDefaults } from '../volumes.js';
+import { parseSize } from './size.js';
+
+export interface Config {
+  readonly state?: string;
+  readonly mount?: string;
+  readonly allowOther?: boolean;
+  readonly driver?: DriverName;
+  readonly logLevel?: LogLevel;
+  readonly defaults: VolumeDefaults;
+  readonly volumes: readonly DeclaredVolume[];
+  readonly groups: ReadonlyMap<string, readonly string[]>;
+}
+
+/** As it stands in the file; the schema has checked it. */
+interface Written extends Pick<Config, 'state' | 'mount' | 'allowOther' | 'driver' | 'logLevel'> {
+  readonly defaults?: WrittenOptions & { readonly stores?: string };
+  readonly volumes?: Readonly<
+    Record<string, WrittenOptions & { readonly origin: string; readonly store?: string }>
+  >;
+  readonly groups?: Readonly<Record<string, readonly string[]>>;
+}
+
+interface WrittenOptions extends Pick<VolumeDefaults, 'durability' | 'onCowError'> {
+  readonly chunk?: number | string;
+  readonly storeLimit?: number | string;
+  readonly cowTimeout?: number;
+}
+
+const SCHEMA = new URL('../../../docs/config.schema.json', import.meta.url);
+const HINT = 'docs/config.md says what may stand there';
+
+/** Throws NOT_FOUND, IO or USAGE. */
+export function readConfig(path: string): Config {
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch (error) {
+    const errno = errnoOf(error);
+    if (errno === 'ENOENT') throw new AsofError('NOT_FOUND', `${path} does not exist`, '', { cause: error });
+    throw new AsofError('IO', `cannot read ${path}: ${errno}`, '', { cause: error });
+  }
+  return new ConfigFile(path, text).config();
+}
+
+class ConfigFile {
+  readonly #path: string;
+  readonly #lines = new LineCounter();
+  readonly #document: Document;
+
+  constructor(path: string, text: string) {
+    this.#path = path;
+    this.#document = parseDocument(text, { lineCounter: this.#lines, prettyErrors: false });
+    const [error] = [...this.#document.errors, ...this.#document.warnings];
+    if (error) {
+      throw this.#wrong(this.#lines.linePos(error.pos[0]).line, error.message);
+    }
+  }
+
+  config(): Config {
+    // An empty file says nothing, which is allowed.
+    const value = (this.#document.toJS() ?? {}) as Written;
+    const validate = new Ajv({ allowUnionTypes: true, verbose: true }).compile(
+      JSON.parse(readFileSync(SCHEMA, 'utf8')),
+    );
+    if (!validate(value)) throw this.#refused(validate.errors!);
+    const { defaults = {}, volumes = {}, groups = {}, state, mount, ...rest } = value;
+    const { stores, ...options } = defaults;
+    return {
+      ...rest,
+      ...(state === undefined ? {} : { state: this.#absolute(state) }),
+      ...(mount === undefined ? {} : { mount: this.#absolute(mount) }),
+      defaults: {
+        ...this.#options(options, ['defaults']),
+        ...(stores === undefined ? {} : { stores: this.#absolute(stores) }),
+      },
+      volumes: Object.entries(volumes).map(([name, { origin, store, ...options }]) => ({
+        where: this.#where(this.#lineOf(['volumes', name], name)),
+        request: {
+          name,
+          origin: this.#absolute(origin),
+          ...(store === undefined ? {} : { store: store === 'memory' ? store : this.#absolute(store) }),
+          ...this.#options(options, ['volumes', name]),
+        },
+      })),
+      groups: new Map(Object.entries(groups)),
+    };
+  }
+
+  #options(
+    { chunk, storeLimit, cowTimeout, ...rest }: WrittenOptions,
+    path: readonly string[],
+  ): VolumeDefaults {
+    const size = (value: number | string, name: string) => {
+      try {
+        return parseSize(String(value), name);
+      } catch (error) {
+        throw this.#wrong(this.#lineOf([...path, name]), (error as Error).message);
+      }
+    };
+    return {
+      ...rest,
+      ...(chunk === undefined ? {} : { chunkSize: size(chunk, 'chunk') }),
+      ...(storeLimit === undefined ? {} : { storeLimit: size(storeLimit, 'storeLimit') }),
+      ...(cowTimeout === undefined ? {} : { cowTimeoutMs: Math.round(cowTimeout * 1000) }),
+    };
+  }
+
+  #absolute(path: string): string {
+    return resolve(dirname(resolve(this.#path)), path);
+  }
+
+  #refused(errors: readonly ErrorObject[]): AsofError {
+    // Of a name that is wrong, ajv tells the rule first and then that it was a name.
+    const error = errors.find(one => one.keyword === 'propertyNames') ?? errors[0]!;
+    const path = error.instancePath.split('/').slice(1).map(unescapePointer);
+    const shown = path.join('.');
+    const { params } = error;
+    const inside = shown === '' ? '' : ` in ${shown}`;
+    switch (error.keyword) {
+      case 'additionalProperties': {
+        const name = String(params['additionalProperty']);
+        const known = Object.keys(
+          (error.parentSchema as { properties?: object } | undefined)?.properties ?? {},
+        );
+        const allowed = known.length > 0 ? `; there are ${known.join(', ')}` : '';
+        return this.#wrong(
+          this.#lineOf(path, name),
+          `there is no setting ${JSON.stringify(name)}${inside}${allowed}`,
+        );
+      }
+      case 'propertyNames': {
+        const name = String(params['propertyName']);
+        return this.#wrong(
+          this.#lineOf(path, name),
+          `the name ${JSON.stringify(name)} is not allowed${inside}`,
+        );
+      }
+      case 'required':
+        return this.#wrong(
+          this.#lineOf(path, path.at(-1)),
+          `${shown} has no ${String(params['missingProperty'])}`,
+        );
+      default:
+        break;
+    }
+    const value: unknown = path.length === 0 ? this.#document.toJS() : this.#document.getIn(path);
+    const told = isNode(value) ? value.toJSON() : value;
+    const allowed =
+      error.keyword === 'enum' ? `one of ${(params['allowedValues'] as string[]).join(', ')}` : error.message;
+    const what = shown === '' ? 'the file' : shown;
+    return this.#wrong(
+      this.#lineOf(path),
+      `${what} is ${JSON.stringify(told)}; it must be ${allowed?.replace(/^must be /, '')}`,
+    );
+  }
+
+  /** The line of the value at `path`, or of the key `key` in it. */
+  #lineOf(path: readonly string[], key?: string): number {
+    const inside = key !== undefined && path.at(-1) === key ? path.slice(0, -1) : path;
+    for (let depth = inside.length; depth >= 0; depth--) {
+      const node = depth === 0 ? this.#document.contents : this.#document.getIn(inside.slice(0, depth), true);
+      if (!isNode(node)) continue;
+      const pair =
+        key !== undefined && depth === inside.length && isMap(node)
+          ? node.items.find(item => isNode(item.key) && String(item.key) === key)
+          : undefined;
+      const at = pair && isNode(pair.key) ? pair.key.range : node.range;
+      if (at) return this.#lines.linePos(at[0]).line;
+    }
+    return 1;
+  }
+
+  #where(line: number): string {
+    return `${this.#path}, line ${line}`;
+  }
+
+  #wrong(line: number, what: string): AsofError {
+    return new AsofError('USAGE', `${this.#where(line)}: ${what}`, HINT);
+  }
+}
+
+/** JSON Pointer, RFC 6901. */
+function unescapePointer(part: string): string {
+  return decodeURIComponent(part).replaceAll('~1', '/').replaceAll('~0', '~');
+}
