@@ -11,7 +11,9 @@ constexpr uint64_t kWindow = kBatchBytes;  // bytes of chunks locked and copied 
 constexpr uint32_t kForgotten = 1 << 16;  // epochs passed over where some may be forgotten
 constexpr uint64_t kZeroPiece = 4 << 20;  // bytes of a long discard in one pass of the gate
 
-std::string Size(uint64_t bytes) { return std::to_string(bytes >> 20) + " MiB"; }
+std::string Size(uint64_t bytes) {
+  return bytes < (16 << 20) ? std::to_string(bytes >> 10) + " KiB" : std::to_string(bytes >> 20) + " MiB";
+}
 
 }  // namespace
 

@@ -324,7 +324,10 @@ async function loadDriver(name: DriverName): Promise<MountDriver> {
 }
 
 /** Ends the mount on `mountPoint`. Throws NOT_MOUNTED, or MOUNT_BUSY unless `lazy`. */
-export async function unmount(mountPoint: string, options: { readonly lazy: boolean }): Promise<void> {
+export async function unmount(
+  mountPoint: string,
+  options: { readonly lazy: boolean; readonly waits?: (what: string) => void },
+): Promise<void> {
   const { unmountAt } = await import('./mount/unmount.js');
   await unmountAt(mountPoint, options);
 }

@@ -1,6 +1,7 @@
 /** `asof changes`: what was written to a volume since one of its snapshots, or since what a consumer has. */
 import type { Command } from 'commander';
 import { AsofError } from '../errors.js';
+import { shellQuote } from '../shell.js';
 import type { ChangedEnd, Extent } from '../volumes.js';
 import { Client } from './client.js';
 import { line, printable } from './columns.js';
@@ -42,7 +43,7 @@ ${examples(['asof changes mail --since 3f2c91d0', 'asof changes mail --since add
         throw new AsofError(
           'USAGE',
           since === undefined ? 'since when?' : 'since a snapshot or for a consumer, not both',
-          `asof changes ${volume} --since ID, or --consumer NAME`,
+          `asof changes ${shellQuote(volume)} --since ID, or --consumer NAME`,
         );
       }
       const query = new URLSearchParams(

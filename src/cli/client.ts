@@ -5,7 +5,8 @@
 import { type IncomingMessage, request } from 'node:http';
 import { join } from 'node:path';
 import { AsofError, ERROR_CODES, type ErrorCode, errnoOf } from '../errors.js';
-import { type StateFlags, stateFolder } from './state.js';
+import { command } from '../shell.js';
+import { ROOT_STATE, type StateFlags, stateFolder } from './state.js';
 
 type Method = 'GET' | 'POST' | 'PUT' | 'DELETE';
 
@@ -88,13 +89,25 @@ export class Client {
 
   #unreachable(error: unknown): AsofError {
     const errno = errnoOf(error);
-    const denied = errno === 'EACCES' || errno === 'EPERM';
-    const why = denied ? 'belongs to another user' : errno === 'ECONNRESET' ? 'went away' : 'does not answer';
-    return new AsofError(
-      'DAEMON_MISSING',
-      `the daemon of the state directory ${this.#state} ${why} (${errno})`,
-      `start it: asof serve --state ${this.#state} (or systemctl start asof); --state or ASOF_STATE names another directory`,
-      { cause: error },
-    );
+    const state = this.#state;
+    const [what, hint] =
+      errno === 'EACCES' || errno === 'EPERM'
+        ? [
+            `the daemon of the state directory ${state} belongs to another user`,
+            'ask it as that user, or as root',
+          ]
+        : errno === 'ENOENT' || errno === 'ECONNREFUSED'
+          ? [
+              `no daemon runs on the state directory ${state}`,
+              command`start it: asof serve --state ${state}`.concat(
+                state === ROOT_STATE ? ' (or systemctl start asof)' : '',
+                '; --state or ASOF_STATE names another directory',
+              ),
+            ]
+          : [
+              `the daemon of the state directory ${state} went away before it had answered`,
+              'its log says why',
+            ];
+    return new AsofError('DAEMON_MISSING', `${what} (${errno || String(error)})`, hint, { cause: error });
   }
 }

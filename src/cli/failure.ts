@@ -31,11 +31,13 @@ function usage(error: CommanderError, json: boolean, command: string): Failure {
   if (error.code === 'commander.version' || error.code.startsWith('commander.help')) {
     return { text: '', exit: error.exitCode };
   }
-  const message = error.message.replace(/^error: /, '');
+  const message = error.message.replace(/^error: /, '').replace('\n', ' ');
+  // What is no command has no help.
+  const whose = error.code === 'commander.unknownCommand' ? command.split(' ')[0] : command;
   const known = new AsofError(
     'USAGE',
     message,
-    `asof ${command ? `${command} ` : ''}--help shows what is allowed`,
+    `asof ${whose ? `${whose} ` : ''}--help shows what is allowed`,
   );
   return { text: told(known, json), exit: known.exitCode };
 }

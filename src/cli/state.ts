@@ -19,10 +19,13 @@ export function withState(command: Command): Command {
   );
 }
 
+/** Of root: systemd/asof.service uses it. */
+export const ROOT_STATE = '/var/lib/asof';
+
 export function stateFolder(flag: string | undefined): string {
   const named = flag ?? process.env['ASOF_STATE'];
   if (named) return resolve(named);
-  if (process.geteuid?.() === 0) return '/var/lib/asof';
+  if (process.geteuid?.() === 0) return ROOT_STATE;
   const base = process.env['XDG_STATE_HOME'];
   return base ? join(base, 'asof') : join(homedir(), '.local/state/asof');
 }

@@ -18,7 +18,8 @@ export function define(command: Command): void {
     .action(async (directory: string, flags: Flags) => {
       const { unmount } = await import('../service.js');
       const mountPoint = resolve(directory);
-      await unmount(mountPoint, { lazy: flags.lazy ?? false });
+      const waits = (what: string) => process.stderr.write(`asof: ${printable(what)}; waiting\n`);
+      await unmount(mountPoint, { lazy: flags.lazy ?? false, ...(flags.json ? {} : { waits }) });
       if (flags.json) await writeJson({ mountPoint, unmounted: true });
       else await write(`${printable(`${mountPoint} is unmounted`)}\n`);
     });

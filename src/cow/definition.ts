@@ -62,6 +62,8 @@ export const DEFAULTS = {
 
 /** Bytes of a hot region of the tracker, and the smallest and largest chunk. */
 export const REGION_SIZE = 16 * 2 ** 20;
+/** Bytes that a store needs besides a few chunks: its first block, and the journal with its reserve. */
+const STORE_LEAST = 2 ** 18;
 const CHUNK_MIN = 4096;
 const CHUNK_MAX = 2 * 2 ** 20;
 
@@ -98,5 +100,13 @@ export function checkRequest({
   }
   if (!(Number.isSafeInteger(storeLimit) && storeLimit >= 0)) {
     throw new AsofError('USAGE', `a store limit of ${storeLimit} bytes is not allowed`);
+  }
+  const least = STORE_LEAST + 4 * chunkSize;
+  if (storeLimit > 0 && storeLimit < least) {
+    throw new AsofError(
+      'USAGE',
+      `a store limit of ${storeLimit} bytes is too small for chunks of ${chunkSize}: the first write would fill it`,
+      `at least ${least}; 0 is no limit`,
+    );
   }
 }

@@ -9,7 +9,9 @@
 import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs';
 import { readUpTo } from '../block/file.js';
 import { AsofError, errnoOf } from '../errors.js';
+import { unescaped } from '../mountinfo.js';
 import { type Addon, loadAddon } from '../native.js';
+import { command } from '../shell.js';
 import { type BlockDevice, blockDevice, loopsOn } from './block-device.js';
 import { lockAsQemu } from './qemu-locks.js';
 
@@ -57,7 +59,12 @@ export class Origin {
       if (size === 0 || size % origin.sectorSize !== 0) {
         throw new AsofError(
           'ORIGIN_UNUSABLE',
-          `${path} has ${size} bytes, which is no whole number of ${origin.sectorSize}-byte sectors`,
+          size === 0
+            ? `${path} is empty; a volume has a size, which it keeps`
+            : `${path} has ${size} bytes, which is no whole number of ${origin.sectorSize}-byte sectors`,
+          size === 0 || device
+            ? ''
+            : command`truncate -s %${origin.sectorSize} ${path}, which adds zeros at its end`,
         );
       }
       return origin;
@@ -109,7 +116,7 @@ function claimant(device: BlockDevice): string {
 /** A partition of a disk may be mounted, or the disk of a partition claimed: O_EXCL knows the first, sysfs the second. */
 function refuseHeld(path: string, device: BlockDevice): void {
   const mounted = mountedAt(device);
-  if (mounted) throw busy(path, `it is mounted on ${mounted}`, `umount ${mounted}`);
+  if (mounted) throw busy(path, `it is mounted on ${mounted}`, command`umount ${mounted}`);
   if (device.holders.length > 0)
     throw busy(path, `it is part of ${device.holders.map(name => `/dev/${name}`).join(', ')}`);
 }
@@ -120,7 +127,7 @@ function mountedAt(device: BlockDevice): string | undefined {
       const fields = line.split(' ');
       // A btrfs has a number of its own; its source names the device.
       const source = fields[fields.indexOf('-') + 2];
-      if (fields[2] === device.number || source === `/dev/${device.name}`) return fields[4];
+      if (fields[2] === device.number || source === `/dev/${device.name}`) return unescaped(fields[4]!);
     }
   } catch {
     // No /proc: O_EXCL decides.
@@ -130,14 +137,14 @@ function mountedAt(device: BlockDevice): string | undefined {
 
 function refuseWritten(addon: Addon, path: string, reader: number): void {
   const loops = loopsOn(path);
-  if (loops.length > 0) throw busy(path, `${loops.join(', ')} shows it`, `losetup -d ${loops[0]}`);
+  if (loops.length > 0) throw busy(path, `${loops.join(', ')} shows it`, command`losetup -d ${loops[0]!}`);
   let written: boolean;
   try {
     written = addon.hasWriter(reader);
   } catch {
     return; // A file system without leases, or a file of somebody else's.
   }
-  if (written) throw busy(path, 'a program has it open for writing', `fuser -v ${path}`);
+  if (written) throw busy(path, 'a program has it open for writing', command`fuser -v ${path}`);
 }
 
 function lock(addon: Addon, path: string, fd: number): void {

@@ -26,9 +26,10 @@ import {
   writeFileSync,
   writeSync,
 } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { AsofError, errnoOf } from '../errors.js';
 import { loadAddon } from '../native.js';
+import { command } from '../shell.js';
 
 /** Milliseconds between two signs of life. */
 const PULSE_MS = 2000;
@@ -54,8 +55,8 @@ export class StateFolder {
     const path = resolve(folder);
     let fd: number;
     try {
-      mkdirSync(path, { recursive: true, mode: 0o700 });
-      mkdirSync(join(path, 'volumes'), { recursive: true, mode: 0o700 });
+      makeFolder(path);
+      makeFolder(join(path, 'volumes'));
       requirePrivate(path);
       const flags = constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW;
       fd = openSync(join(path, 'lock'), flags, 0o600);
@@ -63,11 +64,9 @@ export class StateFolder {
       if (error instanceof AsofError) throw error;
       throw new AsofError(
         'STATE_UNUSABLE',
-        `cannot use the state directory ${path}: ${errnoOf(error) || String(error)}`,
-        '',
-        {
-          cause: error,
-        },
+        `cannot use the state directory ${path}: ${whyNot(error)}`,
+        '--state or ASOF_STATE names another directory',
+        { cause: error },
       );
     }
     try {
@@ -76,7 +75,7 @@ export class StateFolder {
         throw new AsofError(
           'DAEMON_RUNNING',
           `another daemon has the state directory ${path}${who ? `: process ${who}` : ''}`,
-          `asof volume list --state ${path}`,
+          command`asof volume list --state ${path}`,
         );
       }
       ftruncateSync(fd);
@@ -124,6 +123,31 @@ export class StateFolder {
   }
 }
 
+function whyNot(error: unknown): string {
+  const errno = errnoOf(error);
+  switch (errno) {
+    case 'EEXIST':
+    case 'ENOTDIR':
+      return `something on the way is no directory (${errno})`;
+    case 'EACCES':
+    case 'EPERM':
+    case 'EROFS':
+      return `this user cannot write there (${errno})`;
+    default:
+      return errno || String(error);
+  }
+}
+
+/** Node's own `recursive` never returns where the parent is there and refuses by ENOENT, as /proc does. */
+function makeFolder(path: string): void {
+  mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+  try {
+    mkdirSync(path, { mode: 0o700 });
+  } catch (error) {
+    if (errnoOf(error) !== 'EEXIST') throw error;
+  }
+}
+
 function modified(path: string): Date | undefined {
   try {
     return statSync(path).mtime;
@@ -151,7 +175,7 @@ function requirePrivate(path: string): void {
     throw new AsofError(
       'STATE_UNUSABLE',
       `the state directory ${path} has mode ${mode}; only its owner may enter it`,
-      `chmod 700 ${path}`,
+      command`chmod 700 ${path}`,
     );
   }
 }

@@ -3,8 +3,10 @@
  * store may be a file that does not exist yet, a block device that begins with zeros, or memory.
  */
 import { closeSync, constants, fstatSync, openSync, readSync, unlinkSync, writeSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { AsofError, errnoOf } from '../errors.js';
 import { loadAddon } from '../native.js';
+import { command } from '../shell.js';
 
 /** Bytes at the start of a block device that say whose it is. */
 const HEAD = 4096;
@@ -17,16 +19,22 @@ export function createStore(path: string): number {
     readSync(device, head, 0, HEAD, 0);
     if (head.every(byte => byte === 0)) return locked(device, path);
     closeSync(device);
-    throw unusable(path, 'the device holds data', `wipefs -a ${path}, if none of it is wanted`);
+    throw unusable(path, 'the device holds data', command`wipefs -a ${path}, if none of it is wanted`);
   }
   try {
     const flags = constants.O_RDWR | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
     return locked(openSync(path, flags, 0o600), path);
   } catch (error) {
     if (error instanceof AsofError) throw error;
-    const why =
-      errnoOf(error) === 'EEXIST' ? 'something lies there already' : errnoOf(error) || String(error);
-    throw unusable(path, why, '', error);
+    const errno = errnoOf(error);
+    if (errno === 'EEXIST') {
+      throw unusable(path, 'something lies there already', 'name a path at which nothing lies yet', error);
+    }
+    if (errno === 'ENOENT') {
+      const folder = dirname(path);
+      throw unusable(path, `the folder ${folder} does not exist`, command`mkdir -p ${folder}`, error);
+    }
+    throw unusable(path, errno || String(error), '', error);
   }
 }
 

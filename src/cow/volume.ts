@@ -22,6 +22,7 @@ import {
   loadAddon,
   type NativeLiveDisk,
 } from '../native.js';
+import { command } from '../shell.js';
 import { type Marker, type MarkerInfo, markerInfo, markerOf, withMarker } from './consumer.js';
 import { REGION_SIZE, type VolumeDefinition } from './definition.js';
 import {
@@ -427,7 +428,7 @@ export class Volume {
     throw new AsofError(
       'VOLUME_NOT_OPEN',
       `the volume ${this.name} is not open: ${this.#why || this.#state}`,
-      `asof volume show ${this.name}`,
+      command`asof volume show ${this.name}`,
     );
   }
 

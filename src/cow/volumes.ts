@@ -8,6 +8,7 @@ import { dirname } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { AsofError, errnoOf } from '../errors.js';
 import type { CowActivity } from '../native.js';
+import { command } from '../shell.js';
 import { Activity, type Forecast, type Rates, SAMPLE_MS } from './activity.js';
 import type { MarkerInfo } from './consumer.js';
 import {
@@ -120,7 +121,7 @@ export class Volumes {
         throw new AsofError(
           'VOLUME_EXISTS',
           `the volume ${twin.name} ${what}`,
-          `asof volume show ${twin.name}`,
+          command`asof volume show ${twin.name}`,
         );
       }
       const id = randomUUID();

@@ -11,6 +11,7 @@ import { realpathSync, statSync } from 'node:fs';
 import { dirname, join, resolve, sep } from 'node:path';
 import { ImageFile } from '../block/file.js';
 import { AsofError, errnoOf } from '../errors.js';
+import { command } from '../shell.js';
 
 export class Lookup {
   readonly #top: string;
@@ -51,7 +52,7 @@ export class Lookup {
           forbidden ??= new AsofError(
             'PARENT_FORBIDDEN',
             `the ${role} ${JSON.stringify(name)} of ${wanting} is ${path}, a link to ${real}, outside every allowed folder`,
-            `--search ${dirname(real)} allows that folder`,
+            command`--search ${dirname(real)} allows that folder`,
           );
           continue;
         }

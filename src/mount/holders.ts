@@ -5,6 +5,7 @@
  */
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
+import { command } from '../shell.js';
 import { listMounts, type MountEntry } from './mounts.js';
 
 export interface Holder {
@@ -26,13 +27,16 @@ export async function holdersOf(mount: MountEntry): Promise<Holder[]> {
 function mountHolders(mount: MountEntry): Holder[] {
   return listMounts()
     .filter(other => other.parent === mount.id)
-    .map(other => ({ who: `the mount on ${other.mountPoint}`, release: `umount ${other.mountPoint}` }));
+    .map(other => ({
+      who: `the mount on ${other.mountPoint}`,
+      release: command`umount ${other.mountPoint}`,
+    }));
 }
 
 function loopHolders(inside: (path: string) => boolean): Holder[] {
   return list('/sys/block')
     .filter(name => name.startsWith('loop') && inside(read(`/sys/block/${name}/loop/backing_file`)))
-    .map(name => ({ who: `/dev/${name}`, release: `losetup -d /dev/${name}` }));
+    .map(name => ({ who: `/dev/${name}`, release: command`losetup -d /dev/${name}` }));
 }
 
 async function processHolders(inside: (path: string) => boolean): Promise<Holder[]> {

@@ -9,6 +9,7 @@ import { spawn } from 'node:child_process';
 import { readdir, stat } from 'node:fs/promises';
 import { AsofError, errnoOf } from '../errors.js';
 import { loadAddon } from '../native.js';
+import { command } from '../shell.js';
 import { findFusermount, fusermountUnmount } from './fusermount.js';
 import { canonical, FS_TYPE, isMounted, type MountEntry, mountAt } from './mounts.js';
 import { serverOf } from './registry.js';
@@ -36,7 +37,7 @@ export async function freeMountPoint(path: string): Promise<string> {
       throw new AsofError(
         'MOUNT_POINT',
         `${mount.source} is mounted on ${point}${server ? ` by process ${server.pid}` : ''}`,
-        `asof umount ${point}`,
+        command`asof umount ${point}`,
       );
     }
     await clear(mount);
@@ -50,7 +51,9 @@ export async function freeMountPoint(path: string): Promise<string> {
     if (error instanceof AsofError) throw error;
     const errno = errnoOf(error);
     if (errno === 'ENOENT') {
-      throw new AsofError('MOUNT_POINT', `${point} does not exist`, `mkdir -p ${point}`, { cause: error });
+      throw new AsofError('MOUNT_POINT', `${point} does not exist`, command`mkdir -p ${point}`, {
+        cause: error,
+      });
     }
     throw new AsofError('MOUNT_POINT', `cannot use ${point}: ${errno || String(error)}`, '', {
       cause: error,
@@ -112,7 +115,7 @@ export async function clear(mount: MountEntry): Promise<void> {
     throw new AsofError(
       'MOUNT_POINT',
       `a mount whose server is gone stands on ${mount.mountPoint} and cannot be removed: ${errnoOf(error)}`,
-      `umount -l ${mount.mountPoint}, as the user who mounted it or as root`,
+      command`umount -l ${mount.mountPoint}, as the user who mounted it or as root`,
       { cause: error },
     );
   }

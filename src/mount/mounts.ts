@@ -5,6 +5,7 @@
 import { readFileSync } from 'node:fs';
 import { readlink, realpath } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
+import { unescaped } from '../mountinfo.js';
 
 /** How our mounts are told from others: the type after "fuse.". */
 export const FS_TYPE = 'fuse.asof';
@@ -49,11 +50,6 @@ export function parseMountInfo(text: string): MountEntry[] {
     });
   }
   return mounts;
-}
-
-/** Blank, tab, newline and backslash stand as octal. Bytes, because a path need not be valid UTF-8. */
-function unescaped(field: string): string {
-  return field.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
 }
 
 /** The mount that a look-up of `mountPoint` (canonical) meets: the last one made there. */

@@ -79,6 +79,15 @@ export function isRunning(server: Server): boolean {
   return startTime(server.pid) === server.started;
 }
 
+/** Whether it was stopped (SIGSTOP, a debugger), and does nothing until it goes on: proc_pid_stat(5). */
+export function isHalted(server: Server): boolean {
+  try {
+    return isRunning(server) && /\) [Tt] /.test(readFileSync(`/proc/${server.pid}/stat`, 'latin1'));
+  } catch {
+    return false;
+  }
+}
+
 /** Writes that this process serves `mount`. The call that takes it back. */
 export function register(mount: MountEntry): () => void {
   const entry: Registered = {

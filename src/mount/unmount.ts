@@ -4,14 +4,17 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { AsofError, errnoOf } from '../errors.js';
+import { command } from '../shell.js';
 import { holdersOf } from './holders.js';
 import { detach } from './mount-point.js';
 import { canonical, FS_TYPE, isMounted, type MountEntry, mountAt } from './mounts.js';
-import { isRunning, type Registered, registered, serverOf } from './registry.js';
+import { isHalted, isRunning, type Registered, registered, serverOf } from './registry.js';
 
 export interface UnmountOptions {
   /** Take it out of the tree now, whoever uses it; it ends when the last one lets go. */
   readonly lazy?: boolean;
+  /** Told once, in words, where the server takes long to let go. */
+  readonly waits?: (what: string) => void;
 }
 
 /** Milliseconds for which a busy mount that nobody is seen to use is asked again: a path look-up holds it in passing. */
@@ -35,11 +38,11 @@ export async function unmountAt(dir: string, options: UnmountOptions = {}): Prom
     throw new AsofError(
       'NOT_MOUNTED',
       `what is mounted on ${point} is not asof's: ${mount.source} (${mount.type})`,
-      `umount ${point}`,
+      command`umount ${point}`,
     );
   }
   await unmountEntry(mount, options);
-  if (server && !options.lazy && server.pid !== process.pid) await released(server);
+  if (server && !options.lazy && server.pid !== process.pid) await released(server, options.waits);
 }
 
 /** Unmounts `mount`, or does nothing where it is gone already. Throws MOUNT_BUSY or IO. */
@@ -51,7 +54,7 @@ export async function unmountEntry(mount: MountEntry, options: UnmountOptions = 
     // umount(2) takes a path, and so whatever is uppermost there.
     const top = mountAt(point);
     if (top && top.id !== mount.id) {
-      throw busy(point, `${top.source} (${top.type}) is mounted over it`, `umount ${point}`);
+      throw busy(point, `${top.source} (${top.type}) is mounted over it`, command`umount ${point}`);
     }
     try {
       await detach(point, lazy);
@@ -77,7 +80,7 @@ export async function unmountEntry(mount: MountEntry, options: UnmountOptions = 
 }
 
 function busy(point: string, why: string, release?: string): AsofError {
-  const lazy = `asof umount --lazy ${point}`;
+  const lazy = command`asof umount --lazy ${point}`;
   return new AsofError(
     'MOUNT_BUSY',
     `${point} is busy: ${why}`,
@@ -86,16 +89,28 @@ function busy(point: string, why: string, release?: string): AsofError {
 }
 
 /** Waits until `server` has taken its entry back, or is no more. */
-async function released(server: Registered): Promise<void> {
+async function released(server: Registered, waits: UnmountOptions['waits']): Promise<void> {
   const end = Date.now() + RELEASE;
+  const patient = Date.now() + PATIENCE;
+  let told = false;
   const serves = () =>
     registered().some(entry => entry.pid === server.pid && entry.mountId === server.mountId);
   while (isRunning(server) && serves()) {
-    if (Date.now() >= end) {
+    const now = Date.now();
+    // Stopped by a signal or a debugger: it lets go of nothing until it goes on, however long one waits.
+    const halted = now >= patient && isHalted(server);
+    if (halted || now >= end) {
+      const still = halted ? 'is stopped, and still has' : 'still reads';
       throw new AsofError(
         'MOUNT_BUSY',
-        `${server.mountPoint} is unmounted, but its server (pid ${server.pid}) still reads ${server.source}`,
-        `kill ${server.pid}`,
+        `${server.mountPoint} is unmounted, but its server (pid ${server.pid}) ${still} ${server.source}`,
+        `kill ${halted ? '-CONT ' : ''}${server.pid}`,
+      );
+    }
+    if (!told && now >= patient) {
+      told = true;
+      waits?.(
+        `${server.mountPoint} is unmounted; its server (pid ${server.pid}) still reads ${server.source}`,
       );
     }
     await sleep(STEP / 2);

@@ -68,7 +68,10 @@ async function closeVolumes(live: LiveVolumes, stop: Stop, log: Logger): Promise
       return;
     } catch (error) {
       if (!(error instanceof AsofError && error.code === 'MOUNT_BUSY')) throw error;
-      if (!told) log.warn({ err: error }, 'in use: stopping waits; a second signal does not');
+      if (!told) {
+        const { message, hint } = error;
+        log.warn({ why: message, hint }, 'in use: stopping waits; a second signal does not');
+      }
       told = true;
       await setTimeout(RETRY_MS);
     }
