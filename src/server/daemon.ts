@@ -43,7 +43,8 @@ export async function runDaemon(options: LiveOptions, ready: (state: Ready) => P
       };
       await ready(state);
       notifyManager('READY=1');
-      log.info(state, 'ready');
+      const { pid: _, ...told } = state;
+      log.info(told, 'ready');
       const reason = await Promise.race([stop.asked, live.lost().then(how => ({ lost: how }))]);
       if (typeof reason !== 'string') lost = reason.lost;
       log.info({ reason }, 'stopping');
