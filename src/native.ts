@@ -353,7 +353,7 @@ export interface KeptLayer {
 
 export interface OverlayOptions {
   /** The disk below, which stays open for as long as the overlay is. It is never written. */
-  readonly base: NativeDisk;
+  readonly base: NativeReadable;
   /** A descriptor open for reading and writing, duplicated; empty unless it holds a kept layer. */
   readonly file: number | CowModelFile;
   /** null: the layer goes with the file. */

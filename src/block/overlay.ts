@@ -21,15 +21,15 @@ import { AsofError, errnoOf } from '../errors.js';
 import {
   type KeptLayer,
   loadAddon,
-  type NativeDisk,
   type NativeLiveDisk,
   type NativeOverlay,
+  type NativeReadable,
 } from '../native.js';
 
 /** The point below. */
 export interface OverlayBase {
   readonly size: number;
-  readonly native: NativeDisk;
+  readonly native: NativeReadable;
   /** Everything that makes it this point and no other; only its digest is stored. */
   readonly identity: string;
   /** The same for people, who meet it in the message of a layer that belongs elsewhere. */

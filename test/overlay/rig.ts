@@ -12,8 +12,8 @@ import {
   type CowModelFile,
   Engine,
   loadAddon,
-  type NativeDisk,
   type NativeOverlay,
+  type NativeReadable,
 } from '../../src/native.js';
 import { randomOf } from '../cow/rig.js';
 
@@ -21,7 +21,7 @@ export const { openOverlay, CowMachine } = loadAddon();
 
 export interface Base {
   readonly size: number;
-  readonly native: NativeDisk;
+  readonly native: NativeReadable;
   /** What it reads as; zeros where it is bad. */
   readonly bytes: Buffer;
   /** Whether its file is what it was. */
@@ -80,7 +80,7 @@ let names = 0;
 /** A point of `size` bytes that is all zeros and takes nothing. */
 export function emptyBase(size: number): {
   readonly size: number;
-  readonly native: NativeDisk;
+  readonly native: NativeReadable;
   close(): void;
 } {
   const engine = new Engine({ cacheBytes: 0, mapBytes: 2 ** 20, threads: 1 });
@@ -106,7 +106,7 @@ export const LAYER_ID = '89abcdef-0123-4567-89ab-cdef01234567';
 
 /** A layer that is kept, in `file`: a path, or a file of a machine. */
 export async function keptOn(
-  base: { readonly native: NativeDisk },
+  base: { readonly native: NativeReadable },
   file: string | CowModelFile,
   { create = false, identity = 'this point' } = {},
 ): Promise<NativeOverlay> {
