@@ -242,11 +242,11 @@ class Recovery {
       bool keep = header.chunk < chunks && Needed(header);
       if (keep && !out_.clean && header.sequence > max_landed_ && !Whole(copy)) {
         if (OriginHolds(header)) {
-          keep = false;
           out_.torn++;
-        } else {
-          out_.damaged++;
+          stale_.push_back(copy.slot);
+          continue;  // the write did not happen
         }
+        out_.damaged++;
       }
       if (keep) keep = store_.index_.Insert(header.chunk, header.from, header.to, copy.slot);
       if (keep) {
