@@ -36,7 +36,7 @@ const PLAIN: Scenario = {
 };
 
 const CLASSES: readonly (readonly [name: string, sabotage: Sabotage, found: RegExp])[] = [
-  ['preserved chunks', { file: 'store', faults: { unsynced: 'copies' } }, /snapshot (cannot|has)/],
+  ['preserved chunks', { file: 'store', faults: { unsynced: 'copies' } }, /snapshot (cannot|has)|not told/],
   ['records of the journal', { file: 'store', faults: { unsynced: 'records' } }, /gone|back|broken/],
   ['flushes of the origin', { file: 'origin', faults: { dropSync: true } }, /flushed/],
   ['notes of the tracker', { file: 'tracker', faults: { dropSync: true } }, /not told/],
