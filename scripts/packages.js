@@ -47,6 +47,7 @@ const ALSO = {
   'mkfs.ext4': 'e2fsprogs',
   dumpe2fs: 'e2fsprogs',
   xfs_logprint: 'xfsprogs',
+  xfs_repair: 'xfsprogs',
   'ntfs-3g': 'ntfs-3g',
   partx: 'util-linux',
   umount: 'mount',
