@@ -6,7 +6,7 @@
  */
 import { fstatSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
-import { basename, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import { Disk, type OnDamage } from './block/disk.js';
 import { Overlay } from './block/overlay.js';
 import { AsofError } from './errors.js';
@@ -143,19 +143,19 @@ export class OpenedImage {
     const { newest } = this;
     const { size, native } = this.disk(newest);
     const label = `${newest.id} of ${newest.time.toISOString()}, in ${newest.member}`;
-    const base = { size, native, identity: this.#identity(newest), label };
+    const base = { size, native, identity: this.#identity(), label };
     return Overlay.open(base, path === undefined ? { scratch: tmpdir() } : { path });
   }
 
-  /** What makes it this very point: docs/formats.md. An image that was moved or copied with its times is the same. */
-  #identity({ id, size }: Point): string {
+  /** What makes the newest point what it is: docs/formats.md. One that was moved, or copied with its times, is the same. */
+  #identity(): string {
+    const formats = this.#chain.members.map(({ format }) => format);
     const files = this.#chain.files.map(file => ({
-      name: basename(file.path),
       size: file.size,
       modified: String(fstatSync(file.fd, { bigint: true }).mtimeNs),
       begins: file.read(0, IDENTITY_BYTES).toString('base64'),
     }));
-    return JSON.stringify({ id, size, files });
+    return JSON.stringify({ size: this.newest.size, formats, files });
   }
 
   info(): ImageInfo {
