@@ -17,7 +17,20 @@ uint64_t BlocksTo(uint64_t end) { return (end + kBlock - 1) / kBlock; }
 
 const uint8_t kZeros[2 * kBlock] = {};
 
-iovec Part(const uint8_t* bytes, size_t length) { return {const_cast<uint8_t*>(bytes), length}; }
+// What is written in one piece: up to three parts, none of them empty.
+class Parts {
+ public:
+  Parts& Add(const uint8_t* bytes, size_t length) {
+    if (length > 0) parts_[count_++] = {const_cast<uint8_t*>(bytes), length};
+    return *this;
+  }
+  const iovec* data() const { return parts_; }
+  int count() const { return count_; }
+
+ private:
+  iovec parts_[3];
+  int count_ = 0;
+};
 
 class OpenFile final : public Reader {
  public:
@@ -93,15 +106,15 @@ int OverlayDisk::Write(uint64_t offset, size_t length, const uint8_t* from) {
   if (closed_) return ESHUTDOWN;
   if (length == 0) return 0;
   const uint64_t end = offset + length;
-  const iovec whole = Part(from, length);
-  if (map_.All(BlockOf(offset), BlocksTo(end))) return layer_->Write(&whole, 1, offset);
+  Parts parts;
+  if (map_.All(BlockOf(offset), BlocksTo(end))) return layer_->Write(parts.Add(from, length).data(), 1, offset);
 
   const Locked locked(&stripes_, offset, end);
   Fill head, tail;
   if (int err = ReadHead(offset, &head)) return err;
   if (int err = ReadTail(end, &tail)) return err;
-  const iovec parts[] = {Part(head.bytes, head.length), whole, Part(tail.bytes, tail.length)};
-  if (int err = layer_->Write(parts, 3, offset - head.length)) return err;
+  parts.Add(head.bytes, head.length).Add(from, length).Add(tail.bytes, tail.length);
+  if (int err = layer_->Write(parts.data(), parts.count(), offset - head.length)) return err;
   return map_.Set(BlockOf(offset), BlocksTo(end));
 }
 
@@ -122,16 +135,19 @@ int OverlayDisk::ZeroLocked(uint64_t offset, uint64_t end, const Fill& head, con
   const uint64_t whole = BlocksTo(offset) * kBlock;
   const uint64_t stop = end == Size() ? BlocksTo(end) * kBlock : BlockOf(end) * kBlock;
   if (whole >= stop) {  // no block is zeroed whole
-    const iovec parts[] = {Part(head.bytes, head.length), Part(kZeros, end - offset), Part(tail.bytes, tail.length)};
-    return layer_->Write(parts, 3, offset - head.length);
+    Parts parts;
+    parts.Add(head.bytes, head.length).Add(kZeros, end - offset).Add(tail.bytes, tail.length);
+    return layer_->Write(parts.data(), parts.count(), offset - head.length);
   }
   if (offset < whole) {
-    const iovec parts[] = {Part(head.bytes, head.length), Part(kZeros, whole - offset)};
-    if (int err = layer_->Write(parts, 2, offset - head.length)) return err;
+    Parts parts;
+    parts.Add(head.bytes, head.length).Add(kZeros, whole - offset);
+    if (int err = layer_->Write(parts.data(), parts.count(), offset - head.length)) return err;
   }
   if (stop < end) {
-    const iovec parts[] = {Part(kZeros, end - stop), Part(tail.bytes, tail.length)};
-    if (int err = layer_->Write(parts, 2, stop)) return err;
+    Parts parts;
+    parts.Add(kZeros, end - stop).Add(tail.bytes, tail.length);
+    if (int err = layer_->Write(parts.data(), parts.count(), stop)) return err;
   }
   return layer_->Zero(whole, stop - whole);
 }

@@ -12,6 +12,8 @@ import t from 'tap';
 import type { NativeCowMachine } from '../../src/native.js';
 import { baseOf, CowMachine, codeOf, keptOn, randomOf } from './rig.js';
 
+t.setTimeout(600_000);
+
 const SECTOR = 512;
 const SIZE = 512 * 1024;
 const SECTORS = SIZE / SECTOR;
