@@ -161,6 +161,23 @@ t.test('the overlay of a snapshot', { skip }, async t => {
   await ask('snapshot', 'overlay', id.slice(0, 8), layer);
   t.equal((await attempt('cmp', [path, copy])).code, 0, 'with all that was written');
 
+  // Under another name nobody sees who has it; that somebody has is known all the same.
+  const reader = spawn('sh', [
+    '-c',
+    'exec 3<"$1" && echo open && read x',
+    'sh',
+    join(mount, 'volumes/disk/@2100-01-01/overlay'),
+  ]);
+  t.teardown(() => end(reader, 'SIGKILL'));
+  let said = '';
+  reader.stdout.on('data', piece => {
+    said += String(piece);
+  });
+  await eventually(() => said.includes('open') || reader.exitCode !== null, 'it is open');
+  t.match(await refused('snapshot', 'overlay', id, '--drop'), { code: 'OVERLAY_IN_USE' });
+  t.equal((await attempt('cmp', [path, copy])).code, 0, 'and it is there as before');
+  await end(reader, 'SIGKILL');
+
   const [other] = await ask<Snapshot[]>('snapshot', 'create', 'disk');
   t.match(await refused('snapshot', 'overlay', other!.id, layer), {
     code: 'OVERLAY_UNUSABLE',
