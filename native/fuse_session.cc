@@ -31,6 +31,11 @@ constexpr size_t kWriteHead = sizeof(fuse_in_header) + sizeof(fuse_write_in);
 constexpr uint32_t kReadAhead = 8 << 20;
 constexpr unsigned kMaxThreads = 16;
 constexpr unsigned kWriterThreads = 8;  // at least: a writer waits for stable storage, and several share one flush
+constexpr unsigned kMostThreads = 512;       // of a session that grows
+constexpr uint16_t kBackground = 64;
+constexpr uint16_t kWriterBackground = 1024;  // above a loop device's queue, so that one over another can go on
+// How long no worker may take a request before there is one more. A slow disk may take as long: then it does no harm.
+constexpr auto kStalled = std::chrono::milliseconds(50);
 
 // Interrupts a worker's system call, and does nothing else. Not one of those that Node or libuv handle.
 int WakeSignal() { return SIGRTMIN + 7; }
@@ -119,7 +124,11 @@ void Session::First() {
     // Over rings, /dev/fuse brings little more than what the kernel forgets.
     const unsigned readers = uring_ ? 1 : threads_;
     for (unsigned i = 1; i < readers; ++i) Launch([this, i] { Work(i); });
-    if (uring_) uring_->Start();
+    if (uring_) {
+      uring_->Start();
+    } else if (config_.writable) {
+      Launch([this] { Watch(); });
+    }
     host_->Ready(facts_);
     error = Serve(buffers);
   }
@@ -151,7 +160,13 @@ void Session::ServeMemory() const {
 
 ssize_t Session::Receive(Buffers& buffers) {
   if (stopping_) return -ENODEV;
+  free_.fetch_add(1);
   const ssize_t n = read(config_.fd, buffers.request(), buffers.request_bytes);
+  taken_.fetch_add(1, std::memory_order_relaxed);
+  if (free_.fetch_sub(1) == 1 && config_.writable && !watched_.load()) {
+    const std::lock_guard lock(mutex_);
+    crowded_.notify_all();
+  }
   if (n >= 0) return n;
   // ENOENT: the request was interrupted before it could be read.
   if (errno == EINTR || errno == ENOENT || errno == EAGAIN) return 0;
@@ -241,8 +256,8 @@ int Session::Negotiate(Buffers& buffers) {
     out.max_readahead = kReadAhead;
     out.flags = static_cast<uint32_t>(agreed);
     out.flags2 = static_cast<uint32_t>(agreed >> 32);
-    out.max_background = 64;
-    out.congestion_threshold = 48;
+    out.max_background = config_.writable ? kWriterBackground : kBackground;
+    out.congestion_threshold = static_cast<uint16_t>(out.max_background * 3 / 4);
     out.max_write = config_.writable ? kMaxWrite : kNoWrite;
     out.time_gran = 1000000;  // milliseconds
     out.max_pages = kMaxPages;
@@ -290,6 +305,30 @@ void Session::Notify() {
   Leave(0);
 }
 
+// Adds a worker each time that none took a request for a while and none is free to.
+void Session::Watch() {
+  pthread_setname_np(pthread_self(), "asof-fuse-watch");
+  std::unique_lock lock(mutex_);
+  unsigned workers = threads_;
+  while (!ending_ && !aborting_) {
+    // Whoever takes the last free place after this store tells; who took it before is seen by the look at free_.
+    watched_ = false;
+    crowded_.wait(lock, [this] { return ending_ || aborting_ || free_ == 0; });
+    watched_ = true;
+    for (;;) {
+      const uint64_t taken = taken_.load();
+      if (crowded_.wait_for(lock, kStalled, [this] { return ending_ || aborting_; })) break;
+      if (free_ != 0) break;
+      if (taken_.load() != taken || workers == kMostThreads) continue;
+      ++live_;
+      workers_.emplace_back([this, workers] { Work(workers); });
+      ++workers;
+    }
+  }
+  lock.unlock();
+  Leave(0);
+}
+
 void Session::Leave(int error) {
   if (error) {
     int none = 0;
@@ -299,6 +338,7 @@ void Session::Leave(int error) {
   {
     std::lock_guard lock(mutex_);
     ending_ = true;
+    crowded_.notify_all();
     if (notifier_) notifier_->Stop();
     if (--live_ > 0) return;
   }
@@ -312,6 +352,7 @@ void Session::Abort() {
   std::lock_guard lock(mutex_);
   if (aborting_ || live_ == 0) return;
   aborting_ = true;
+  crowded_.notify_all();
   if (notifier_) notifier_->Stop();
   if (!notifying_) stopping_ = true;
   // A signal that arrives between the look at stopping_ and read(2) wakes nobody: repeat until all have left.

@@ -6,12 +6,18 @@
 // the notifier's thread too. It is the first to leave: while it waits in the kernel for an answer of ours, the workers
 // go on answering.
 //
+// Where disks can be written, a request may wait for another one of the same mount: the origin of one volume may be a loop
+// device over another's live file, to any depth. So a session whose workers all wait, with none taking a request for a
+// while, gets one more (Watch), up to a limit that is far above what any client has under way. What a worker waits for is
+// then always taken by somebody. The kernel's own limit on requests in the background is raised likewise.
+//
 // Threads: a worker may wait for JavaScript (a text, a name, a map), so the thread that runs JavaScript must neither
 // touch the mount nor wait for a worker, except in Join after Ended. Where disks can be written, the workers are those
 // that write memory back for a file system on a loop device over such a disk: they may not wait for that themselves.
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -100,6 +106,7 @@ class Session {
   void First();
   void Work(unsigned index);
   void Notify();
+  void Watch();
   int Serve(Buffers& buffers);
   // One request from /dev/fuse: its bytes in the buffer, or -errno; 0: try again.
   ssize_t Receive(Buffers& buffers);
@@ -117,6 +124,9 @@ class Session {
   SessionFacts facts_;            // likewise
 
   std::atomic<bool> stopping_{false};
+  std::atomic<unsigned> free_{0};       // workers that wait for a request
+  std::atomic<uint64_t> taken_{0};      // requests
+  std::atomic<bool> watched_{false};    // Watch looks at the two above by itself; else it waits to be told
   std::atomic<int> error_{0};
 
   std::mutex mutex_;  // guards what follows
@@ -127,6 +137,7 @@ class Session {
   std::unique_ptr<Notifier> notifier_;  // from the first change on
   std::vector<std::thread> workers_;
   std::thread waker_;
+  std::condition_variable crowded_;  // no worker is free, or the session ends
 };
 
 }  // namespace asof::fuse
