@@ -32,6 +32,7 @@ class SnapshotDisk final : public Disk {
   // is preserved counts as data, zeros too, and so does everything once a range was released, which reads as an error.
   int Seek(uint64_t offset, int whence, uint64_t* result) override;
   bool Allocated(uint64_t* bytes, unsigned wait_ms) override;
+  bool MayWait(uint64_t, size_t, bool) override { return volume_->ReadMayWait(); }
   std::unique_ptr<asof::Reader> OpenReader() override;
   int WholeFile() override { return -1; }
   void Close() override { closed_ = true; }
@@ -67,6 +68,9 @@ class LiveDisk final : public WritableDisk {
   }
   int Seek(uint64_t offset, int whence, uint64_t* result) override;
   bool Allocated(uint64_t* bytes, unsigned wait_ms) override;
+  bool MayWait(uint64_t offset, size_t length, bool write) override {
+    return write ? volume_->WriteMayWait(offset, length) : volume_->ReadMayWait();
+  }
   std::unique_ptr<asof::Reader> OpenReader() override { return nullptr; }
   int WholeFile() override { return -1; }
   void Close() override { closed_ = true; }

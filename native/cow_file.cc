@@ -3,14 +3,19 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/statvfs.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <climits>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <vector>
 
@@ -47,6 +52,21 @@ std::pair<uint64_t, uint64_t> PosixFile::Identity() const {
   if (fstat(fd_, &of) != 0) return File::Identity();
   if (S_ISBLK(of.st_mode)) return {UINT64_MAX, of.st_rdev};
   return {of.st_dev, of.st_ino};
+}
+
+bool PosixFile::MayLeadBack() const {
+  struct stat st;
+  struct statfs fs;
+  if (fstat(fd_, &st) != 0 || fstatfs(fd_, &fs) != 0) return true;
+  if (S_ISREG(st.st_mode) && fs.f_type == TMPFS_MAGIC) return false;
+  const dev_t device = S_ISBLK(st.st_mode) ? st.st_rdev : st.st_dev;
+  char path[64];
+  snprintf(path, sizeof path, "/sys/dev/block/%u:%u", major(device), minor(device));
+  // ../../devices/virtual/block/loop0, or ../../devices/pci0000:00/…
+  char* where = realpath(path, nullptr);
+  const bool hardware = where && !strstr(where, "/virtual/");
+  free(where);
+  return !hardware;
 }
 
 PosixFile::~PosixFile() {

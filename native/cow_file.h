@@ -41,6 +41,9 @@ class File {
   // Gives the file back to others, with its locks, however long this object lives: a reader may still hold it. What is
   // called later fails with EBADF.
   virtual void LetGo() {}
+  // Whether the bytes may lie on a device that software makes (loop, dm, nbd, …), so that reading them may lead back to a
+  // mount of this process. True where that cannot be told.
+  virtual bool MayLeadBack() const { return false; }
   // Equal for two that are the same bytes.
   virtual std::pair<uint64_t, uint64_t> Identity() const { return {reinterpret_cast<uintptr_t>(this), 0}; }
 
@@ -68,6 +71,7 @@ class PosixFile final : public File {
   int Space(uint64_t* held, uint64_t* free) override;
   int Lock(std::string* who) override;
   void LetGo() override;
+  bool MayLeadBack() const override;
   std::pair<uint64_t, uint64_t> Identity() const override;
 
  private:

@@ -62,6 +62,7 @@ int Volume::Open(const VolumeOptions& options, std::unique_ptr<File> origin, std
   store_options.timeout_ms = store ? options.timeout_ms : 0;
   store_options.boot = options.boot;
   if (!store) store = std::make_unique<MemoryFile>();
+  made->leads_back_ = made->origin_->MayLeadBack() || store->MayLeadBack();
   Recovered recovered;
   uint32_t void_epoch = 0;
   std::string& lost = report->tracking;
@@ -312,6 +313,16 @@ void Volume::CheckLowWater() {
   } else if (!low_told_.exchange(true)) {
     Tell({Event::Kind::kLowWater, {}, used, options_.limit, Size(left) + " are left in the store"});
   }
+}
+
+bool Volume::WriteMayWait(uint64_t offset, size_t length) const {
+  if (leads_back_ || length == 0) return leads_back_;
+  const uint32_t epoch = epoch_.load(std::memory_order_acquire);
+  const uint64_t last = (offset + length - 1) / options_.chunk_size;
+  for (uint64_t chunk = offset / options_.chunk_size; chunk <= last; chunk++) {
+    if (generations_.Get(chunk) != epoch) return true;
+  }
+  return false;
 }
 
 int Volume::Write(uint64_t offset, size_t length, const uint8_t* from) {

@@ -146,6 +146,9 @@ class Volume : public std::enable_shared_from_this<Volume> {
   int WriteZeroes(uint64_t offset, uint64_t length, bool punch);
   int Flush();
   File& origin() { return *origin_; }
+  // As Disk::MayWait has it.
+  bool WriteMayWait(uint64_t offset, size_t length) const;
+  bool ReadMayWait() const { return leads_back_; }
 
   // One moment of all the volumes (each once). ETIMEDOUT where writes under way did not end within `timeout_ms`; the
   // snapshots exist, as durably as each policy says, when it returns 0, and none does otherwise.
@@ -220,6 +223,7 @@ class Volume : public std::enable_shared_from_this<Volume> {
   const VolumeOptions options_;
   const std::unique_ptr<File> origin_;
   const Listener listener_;
+  bool leads_back_ = false;  // the origin or the store does (File::MayLeadBack)
   std::shared_ptr<Store> store_;
   Tracker tracker_;
   ChunkMap generations_;

@@ -38,6 +38,11 @@ class Disk {
   // with *bytes an upper bound, where they are unknown still.
   virtual bool Allocated(uint64_t* bytes, unsigned wait_ms) = 0;
 
+  // Whether a read or write of the range may wait for more than memory and a disk's own time: for another request of the
+  // mount that shows this disk, or for others to get their share of a flush. A caller that others depend on then has it
+  // done by a thread that none does.
+  virtual bool MayWait(uint64_t, size_t, bool /*write*/) { return false; }
+
   virtual std::unique_ptr<Reader> OpenReader() = 0;
 
   // The descriptor of the one plain file that this disk is from the first byte to the last, for passthrough; -1 where

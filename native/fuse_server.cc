@@ -145,6 +145,29 @@ Reply Server::Answer(const Request& request, uint8_t* out, size_t capacity) {
   }
 }
 
+bool Server::MayWait(const Request& request) {
+  if (!writable_) return false;
+  switch (request.header.opcode) {
+    case FUSE_READ: {
+      const auto* in = request.As<fuse_read_in>();
+      const Handle* handle = in ? HandleOf(in->fh) : nullptr;
+      return handle && handle->node->disk && handle->node->disk->MayWait(in->offset, in->size, false);
+    }
+    case FUSE_WRITE: {
+      const auto* in = request.As<fuse_write_in>();
+      const Handle* handle = in ? HandleOf(in->fh) : nullptr;
+      if (!handle || !handle->node->writable) return false;
+      return in->flags & O_DSYNC || handle->node->writable->MayWait(in->offset, in->size, true);
+    }
+    case FUSE_FALLOCATE:
+    case FUSE_FSYNC:
+    case FUSE_FLUSH:
+      return true;
+    default:
+      return false;
+  }
+}
+
 Reply Server::Lookup(const Request& request, uint8_t* out) {
   const uint64_t parent = request.header.nodeid;
   const NodePtr directory = tree_->Find(parent);

@@ -76,6 +76,9 @@ class Server {
   Server(Tree* tree, Host* host, Passthrough* passthrough, uint32_t uid, uint32_t gid, unsigned slow, bool writable);
   ~Server();
 
+  // Whether the answer may have to wait for another request of this session (Disk::MayWait).
+  bool MayWait(const Request& request);
+
   // Answers anything but INIT into the `capacity` bytes at `out`. The request may lie in the same memory: it is read
   // before `out` is written.
   Reply Answer(const Request& request, uint8_t* out, size_t capacity);

@@ -245,7 +245,7 @@ int Session::Negotiate(Buffers& buffers) {
     if (MayPassThrough()) wanted |= kPassthrough;
     // Once the kernel is told yes, it sends nothing until every ring is there: whatever can fail comes before.
     if (config_.uring && (offered & kOverIoUring)) {
-      uring_ = Uring::Create(this, kMaxRead);
+      uring_ = Uring::Create(this, kMaxRead, config_.writable);
       if (uring_) wanted |= kOverIoUring;
     }
     const uint64_t agreed = offered & wanted;

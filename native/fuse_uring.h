@@ -8,10 +8,19 @@
 // States of an entry: with the kernel (REGISTER or COMMIT_AND_FETCH under way), then a completion gives it to the
 // queue's thread with a request in it, which it answers in place and hands back. A completion with an error ends the
 // entry; a queue with no entry left ends its thread.
+//
+// All requests of a CPU come by its queue, whose thread alone may hand entries back (the kernel binds them to the thread
+// that did). So it must never wait for a request: what may wait (Server::MayWait) goes to a helper, of which there are as
+// many as entries are with them, and comes back by a list and an eventfd. Beyond one entry for each such request the
+// kernel holds back the rest: of requests that wait for others of the same mount, a CPU may have one less than entries.
 #pragma once
 
+#include <condition_variable>
 #include <cstddef>
+#include <deque>
 #include <memory>
+#include <mutex>
+#include <utility>
 #include <vector>
 
 namespace asof::fuse {
@@ -21,7 +30,7 @@ class Session;
 class Uring {
  public:
   // Rings for `session` with room for `max_payload` bytes a request; null where this system cannot.
-  static std::unique_ptr<Uring> Create(Session* session, size_t max_payload);
+  static std::unique_ptr<Uring> Create(Session* session, size_t max_payload, bool writable);
   ~Uring();
 
   // Launches a worker of the session for each queue.
@@ -36,9 +45,18 @@ class Uring {
   class Queue;
 
   Uring();
+  void Help(Queue* queue, unsigned index);
+  void Serve();
+  void Ended();
 
   Session* session_ = nullptr;
   std::vector<std::unique_ptr<Queue>> queues_;
+
+  std::mutex mutex_;  // guards what follows
+  std::condition_variable more_;
+  std::deque<std::pair<Queue*, unsigned>> waiting_;  // entries for helpers
+  size_t idle_ = 0;     // helpers
+  size_t running_ = 0;  // queues; the helpers end with the last of them
 };
 
 }  // namespace asof::fuse

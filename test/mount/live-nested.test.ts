@@ -4,7 +4,7 @@
  * of the mount helped, which is what the end of this test does to it after a minute.
  */
 import { randomBytes } from 'node:crypto';
-import { closeSync, openSync, statSync, writeFileSync } from 'node:fs';
+import { closeSync, openSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { nativeFuse } from '../../src/mount/native-fuse.js';
@@ -29,9 +29,9 @@ const WRITE = `
 import os, sys, mmap
 path, base, stamp = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 fd = os.open(path, os.O_RDWR | os.O_DSYNC)
-for block in range(16):
+for block in range(4):
     os.pwrite(fd, bytes([stamp]) * 3000, base + block * 4096 + 100)
-same = all(os.pread(fd, 3000, base + block * 4096 + 100) == bytes([stamp]) * 3000 for block in range(16))
+same = all(os.pread(fd, 3000, base + block * 4096 + 100) == bytes([stamp]) * 3000 for block in range(4))
 sys.exit(0 if same else 1)
 `;
 
@@ -55,14 +55,13 @@ for (const direct of ['off', 'on']) {
       source: 'nested',
       allowOther: false,
     });
-    const connection = `/sys/fs/fuse/connections/${statSync(dir).dev & 0xff}`;
     const attached = await run('losetup', '-f', '--show', `--direct-io=${direct}`, join(dir, 'lower'));
     t.equal(attached.status, 0, attached.stderr);
     const device = text(attached);
     const fd = openSync(device, 'r+');
     const upper = await makeVolume(workshop, before.length, { origin: fd });
     closeSync(fd);
-    const stuck = setTimeout(() => writeFileSync(join(connection, 'abort'), '1'), 60_000);
+    const stuck = setTimeout(() => void run('umount', '-f', dir), 60_000);
     t.teardown(async () => {
       clearTimeout(stuck);
       await upper.close();
@@ -85,7 +84,7 @@ for (const direct of ['off', 'on']) {
 
     const wanted = Buffer.from(before);
     for (let writer = 0; writer < WRITERS; writer++) {
-      for (let block = 0; block < 16; block++) {
+      for (let block = 0; block < 4; block++) {
         const at = writer * share + block * 4096 + 100;
         wanted.fill(writer + 1, at, at + 3000);
       }
