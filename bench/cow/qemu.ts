@@ -3,7 +3,7 @@
  * was can be read through `snapshot-access` meanwhile (docs/interop of QEMU: "Image fleecing").
  *
  *   source ← copy-before-write → fleecing image
- *                ├ exported for writing        (FUSE, NBD)
+ *                ├ exported for writing        (FUSE or NBD)
  *                └ snapshot-access, exported   (FUSE)
  *
  * `writethrough`: the fleecing image lies behind qemu-nbd with --cache=writethrough, so that each copy and its entry are on
@@ -12,11 +12,11 @@
 import { existsSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { isMounted, run, serve, unmountAtEnd, untilMounted } from '../process.js';
+import type { Target } from './load.js';
 
 export interface Fleece {
-  /** The source, for writing, as a file and over NBD. */
-  readonly file: string;
-  readonly uri: string;
+  /** The source, for writing. */
+  readonly live: Target;
   /** What it was. */
   readonly snapshot: string;
   stop(): Promise<void>;
@@ -27,6 +27,7 @@ export async function fleece(
   folder: string,
   source: string,
   size: number,
+  road: 'fuse' | 'nbd',
   writethrough = false,
 ): Promise<Fleece> {
   const image = join(folder, 'fleece.qcow2');
@@ -54,16 +55,18 @@ export async function fleece(
     ...target,
     ...['--blockdev', 'driver=copy-before-write,node-name=filter,file=source,target=fleece'],
     ...['--blockdev', 'driver=snapshot-access,node-name=access,file=filter'],
-    ...['--nbd-server', `addr.type=unix,addr.path=${socket}`],
-    ...['--export', 'type=nbd,id=nbd,node-name=filter,name=disk,writable=on'],
-    ...['--export', `type=fuse,id=live,node-name=filter,mountpoint=${file},writable=on`],
+    ...(road === 'nbd'
+      ? [
+          ...['--nbd-server', `addr.type=unix,addr.path=${socket}`],
+          ...['--export', 'type=nbd,id=live,node-name=filter,name=disk,writable=on'],
+        ]
+      : ['--export', `type=fuse,id=live,node-name=filter,mountpoint=${file},writable=on`]),
     ...['--export', `type=fuse,id=snapshot,node-name=access,mountpoint=${snapshot},writable=off`],
   ]);
-  await untilMounted(file, true);
+  if (road === 'fuse') await untilMounted(file, true);
   await untilMounted(snapshot, true);
   return {
-    file,
-    uri: `nbd+unix:///disk?socket=${socket}`,
+    live: road === 'fuse' ? { file } : { uri: `nbd+unix:///disk?socket=${socket}` },
     snapshot,
     async stop() {
       await daemon.stop();

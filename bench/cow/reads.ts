@@ -13,7 +13,7 @@ import { ASOF } from '../servers.js';
 import { figure, median, table } from '../table.js';
 import { type Aim, worst } from './aims.js';
 import { Daemon } from './daemon.js';
-import { CHUNK, type Load, measure } from './load.js';
+import { CHUNK, type Load, measure, type Target } from './load.js';
 import { fleece } from './qemu.js';
 
 export interface ReadsPlan {
@@ -112,15 +112,15 @@ async function readersOf(
   const origin = join(folder, 'origin');
   copyFileSync(content, origin);
   await daemon.add({ name: 'disk', origin, store: join(folder, 'store'), durability: 'process' });
-  const overwrite = (file: string) =>
-    measure({ file }, { rw: 'write', block: CHUNK, jobs: 1, direct: true, size, alternate: true });
+  const overwrite = (target: Target) =>
+    measure(target, { rw: 'write', block: CHUNK, jobs: 1, direct: true, size, alternate: true });
   const snapshot = (name: string, half: boolean): Reader => ({
     name,
     async with(use) {
       const [taken] = await daemon.snapshot('disk');
       const { copies } = await daemon.counters('disk');
       if (half) {
-        await overwrite(daemon.live('disk'));
+        await overwrite({ file: daemon.live('disk') });
         const made = (await daemon.counters('disk')).copies - copies;
         if (made !== size / CHUNK / 2)
           throw new Error(`${made} chunks were copied, not half of ${size / CHUNK}`);
@@ -145,9 +145,9 @@ async function readersOf(
   const qemu = (name: string, half: boolean): Reader => ({
     name,
     async with(use) {
-      const served = await fleece(folder, source, size);
+      const served = await fleece(folder, source, size, 'fuse');
       try {
-        if (half) await overwrite(served.file);
+        if (half) await overwrite(served.live);
         return await use(served.snapshot);
       } finally {
         await served.stop();

@@ -215,12 +215,12 @@ async function open(
     visitors.push({
       name: 'QEMU, FUSE',
       async visit(load) {
-        const served = await fleece(folder, source, size, durability === 'power');
+        const served = await fleece(folder, source, size, 'fuse', durability === 'power');
         try {
-          const first = await rateOf({ file: served.file }, load);
+          const first = await rateOf(served.live, load);
           return {
             'qemu first': first,
-            'qemu later': await rateOf({ file: served.file }, { ...load, seconds }),
+            'qemu later': await rateOf(served.live, { ...load, seconds }),
           };
         } finally {
           await served.stop();
@@ -232,12 +232,12 @@ async function open(
         name: 'QEMU, NBD',
         async visit(load) {
           if (!load.direct) return {}; // no page cache lies before it
-          const served = await fleece(folder, source, size);
+          const served = await fleece(folder, source, size, 'nbd');
           try {
-            const first = await rateOf({ uri: served.uri }, load);
+            const first = await rateOf(served.live, load);
             return {
               'nbd first': first,
-              'nbd later': await rateOf({ uri: served.uri }, { ...load, seconds }),
+              'nbd later': await rateOf(served.live, { ...load, seconds }),
             };
           } finally {
             await served.stop();
