@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -33,6 +34,7 @@ constexpr unsigned kMaxThreads = 16;
 constexpr unsigned kWriterThreads = 8;  // at least: a writer waits for stable storage, and several share one flush
 constexpr unsigned kMostThreads = 512;       // of a session that grows
 constexpr uint16_t kBackground = 64;
+constexpr int kNice = -10;                   // of a worker, where disks can be written
 constexpr uint16_t kWriterBackground = 1024;  // above a loop device's queue, so that one over another can go on
 // How long no worker may take a request before there is one more. A slow disk may take as long: then it does no harm.
 constexpr auto kStalled = std::chrono::milliseconds(50);
@@ -154,8 +156,12 @@ void Session::Pin(unsigned index) const {
 }
 
 void Session::ServeMemory() const {
+  if (!config_.writable) return;
   // Takes CAP_SYS_RESOURCE. Without it, memory that is short may wait for a worker that waits for memory.
-  if (config_.writable) prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
+  prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
+  // Takes CAP_SYS_NICE. All that write wait for a snapshot, which waits for the writes that have begun: on a busy machine
+  // for as long as one of these has no processor. As daemons of other disks do, iscsid for one.
+  setpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid)), kNice);
 }
 
 ssize_t Session::Receive(Buffers& buffers) {
