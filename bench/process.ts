@@ -57,9 +57,14 @@ export async function run(program: string, args: readonly string[], cwd?: string
   }
 }
 
-/** A program that stays; `stop` sends SIGTERM and waits for its end. */
-export function serve(program: string, args: readonly string[]): { stop: () => Promise<void>; pid: number } {
-  const child: ChildProcess = spawn(program, [...args], { stdio: ['ignore', 'ignore', 'inherit'] });
+/** A program that stays; `stop` sends SIGTERM and waits for its end. `quiet`: what it warns of is known. */
+export function serve(
+  program: string,
+  args: readonly string[],
+  quiet = false,
+): { stop: () => Promise<void>; pid: number } {
+  const stderr = quiet ? 'ignore' : 'inherit';
+  const child: ChildProcess = spawn(program, [...args], { stdio: ['ignore', 'ignore', stderr] });
   const ended = new Promise<void>(resolve => {
     child.once('exit', () => resolve());
     child.once('error', () => resolve());

@@ -49,20 +49,25 @@ export async function fleece(
         ...['--blockdev', 'driver=qcow2,node-name=fleece,file=fleece-file'],
       ];
   const undo = [unmountAtEnd(file), unmountAtEnd(snapshot)];
-  const daemon = serve('qemu-storage-daemon', [
-    ...['--blockdev', `driver=file,node-name=source-file,filename=${source}`],
-    ...['--blockdev', 'driver=raw,node-name=source,file=source-file'],
-    ...target,
-    ...['--blockdev', 'driver=copy-before-write,node-name=filter,file=source,target=fleece'],
-    ...['--blockdev', 'driver=snapshot-access,node-name=access,file=filter'],
-    ...(road === 'nbd'
-      ? [
-          ...['--nbd-server', `addr.type=unix,addr.path=${socket}`],
-          ...['--export', 'type=nbd,id=live,node-name=filter,name=disk,writable=on'],
-        ]
-      : ['--export', `type=fuse,id=live,node-name=filter,mountpoint=${file},writable=on`]),
-    ...['--export', `type=fuse,id=snapshot,node-name=access,mountpoint=${snapshot},writable=off`],
-  ]);
+  const daemon = serve(
+    'qemu-storage-daemon',
+    [
+      ...['--blockdev', `driver=file,node-name=source-file,filename=${source}`],
+      ...['--blockdev', 'driver=raw,node-name=source,file=source-file'],
+      ...target,
+      ...['--blockdev', 'driver=copy-before-write,node-name=filter,file=source,target=fleece'],
+      ...['--blockdev', 'driver=snapshot-access,node-name=access,file=filter'],
+      ...(road === 'nbd'
+        ? [
+            ...['--nbd-server', `addr.type=unix,addr.path=${socket}`],
+            ...['--export', 'type=nbd,id=live,node-name=filter,name=disk,writable=on'],
+          ]
+        : ['--export', `type=fuse,id=live,node-name=filter,mountpoint=${file},writable=on`]),
+      ...['--export', `type=fuse,id=snapshot,node-name=access,mountpoint=${snapshot},writable=off`],
+    ],
+    // Over NBD it does not see the image's cluster size, and takes that of qcow2, 64 KiB, which is right.
+    writethrough,
+  );
   if (road === 'fuse') await untilMounted(file, true);
   await untilMounted(snapshot, true);
   return {

@@ -2,10 +2,12 @@
  * The benchmark of the copy-on-write layer: see bench/README.md. Tables go to standard output, progress to standard error.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
+import { cpus, loadavg, release } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { makeImages } from '../content.js';
-import { cleanUp, temporaryFolder } from '../process.js';
+import { cleanUp, run, temporaryFolder } from '../process.js';
+import { figure } from '../table.js';
 import { type Aim, aimsTable } from './aims.js';
 import { footprint } from './footprint.js';
 import { hold } from './hold.js';
@@ -16,6 +18,7 @@ import { writes } from './writes.js';
 const PARTS = ['writes', 'power', 'reads', 'hold', 'memory', 'many'] as const;
 const PEERS = ['qemu', 'nbd', 'ficlone'];
 const MIB = 2 ** 20;
+const LOAD = loadavg()[0] ?? Number.NaN;
 const README = fileURLToPath(new URL('../../../bench/README.md', import.meta.url));
 const BEGIN = '<!-- figures of bench:cow -->';
 const END = '<!-- end of the figures of bench:cow -->';
@@ -54,10 +57,10 @@ async function main(): Promise<void> {
   }
   const { quick } = values;
   const runs = Number(values.runs ?? (quick ? 1 : 3));
-  const seconds = Number(values.seconds ?? (quick ? 0.3 : 1));
+  const seconds = Number(values.seconds ?? (quick ? 0.2 : 1));
   // Shares of four writers are whole MiB.
   const size = Math.ceil(Number(values.size ?? (quick ? 64 : 256)) / 4) * 4 * MIB;
-  const snapshots = Number(values.snapshots ?? (quick ? 50 : 200));
+  const snapshots = Number(values.snapshots ?? (quick ? 30 : 200));
   const peers = values.peers.split(',');
   const parts = values.only.split(',');
   const folder = temporaryFolder(values.dir, 'cow');
@@ -93,7 +96,17 @@ async function main(): Promise<void> {
   await part('memory', () => footprint(folder, quick, say));
   await part('many', () => many({ size, runs, seconds, snapshots: snapshots * 5 }, folder, content, say));
   console.log(aimsTable(aims));
-  if (values.update) update([...tables, aimsTable(aims)]);
+  if (values.update) update([await circumstances(), ...tables, aimsTable(aims)]);
+}
+
+/** What was run, and on what. */
+async function circumstances(): Promise<string> {
+  const options = process.argv.slice(2).filter(option => option !== '--update');
+  const command = ['npm run bench:cow', ...(options.length > 0 ? ['--', ...options] : [])].join(' ');
+  const said = await run('qemu-storage-daemon', ['--version']).catch(() => '');
+  const qemu = /version (\d+\.\d+\.\d+)/.exec(said)?.[1] ?? 'none';
+  const kernel = release().split('-')[0];
+  return `\`${command}\` on ${cpus().length} cores (load average before: ${figure(LOAD)}), Linux ${kernel}, Node ${process.versions.node}, QEMU ${qemu}:`;
 }
 
 /** Puts the tables between the marks. */
