@@ -314,6 +314,7 @@ void Session::Notify() {
 // Adds a worker each time that none took a request for a while and none is free to.
 void Session::Watch() {
   pthread_setname_np(pthread_self(), "asof-fuse-watch");
+  ServeMemory();  // new workers are made when memory may wait for them
   std::unique_lock lock(mutex_);
   unsigned workers = threads_;
   while (!ending_ && !aborting_) {
