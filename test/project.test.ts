@@ -45,7 +45,7 @@ t.test('every path that the README names exists', async t => {
 t.test('every script that CONTRIBUTING names exists', async t => {
   const { scripts } = JSON.parse(read('package.json')) as { scripts: Record<string, string> };
   for (const [, name = ''] of `${read('CONTRIBUTING.md')}${read('README.md')}`.matchAll(
-    /npm (?:run )?(test:\w+|(?<=run )[\w:]+)/g,
+    /npm (?:run )?(test[\w:-]*|(?<=run )[\w:]+)/g,
   )) {
     t.ok(scripts[name], `npm run ${name}`);
   }
