@@ -32,6 +32,7 @@ export const PACKAGES = [
   { name: 'ntfs-3g', need: 'test', proof: { program: 'mkntfs' }, what: 'file systems to mount' },
   { name: 'fdisk', need: 'test', proof: { program: 'sfdisk' }, what: 'partitions to find' },
   { name: 'xz-utils', need: 'test', proof: { program: 'xz' }, what: 'unpacks sample images' },
+  { name: 'postgresql', need: 'test', proof: { program: 'postgres' }, what: 'a database to recover' },
   { name: 'zstd', need: 'test', proof: { program: 'zstd' }, what: 'an oracle for zstd frames' },
   { name: 'qemu-system-common', need: 'bench', proof: { program: 'qemu-storage-daemon' }, what: 'a peer' },
   { name: 'xmount', need: 'bench', proof: { program: 'xmount' }, what: 'a peer' },
@@ -49,15 +50,26 @@ const ALSO = {
   xfs_logprint: 'xfsprogs',
   xfs_repair: 'xfsprogs',
   'ntfs-3g': 'ntfs-3g',
+  btrfs: 'btrfs-progs',
   partx: 'util-linux',
+  fsfreeze: 'util-linux',
+  fstrim: 'util-linux',
+  setpriv: 'util-linux',
   umount: 'mount',
+  initdb: 'postgresql',
+  pgbench: 'postgresql',
+  pg_amcheck: 'postgresql',
+  psql: 'postgresql',
 };
 
 const SBIN = ['/usr/local/sbin', '/usr/sbin', '/sbin'];
 
-/** The path of a program, undefined where there is none; administrators' folders count, whoever asks. */
+/**
+ * The path of a program, undefined where there is none; administrators' folders count, whoever asks, and those where
+ * Debian keeps PostgreSQL, a folder a version.
+ */
 export function findProgram(name) {
-  for (const folder of [...(process.env.PATH ?? '').split(delimiter), ...SBIN]) {
+  for (const folder of [...(process.env.PATH ?? '').split(delimiter), ...SBIN, ...postgresqlFolders()]) {
     if (!folder) continue;
     const path = join(folder, name);
     try {
@@ -68,6 +80,13 @@ export function findProgram(name) {
     }
   }
   return undefined;
+}
+
+function postgresqlFolders() {
+  const root = '/usr/lib/postgresql';
+  if (!existsSync(root)) return [];
+  const versions = readdirSync(root).map(Number).filter(Number.isFinite);
+  return versions.sort((a, b) => b - a).map(version => join(root, String(version), 'bin'));
 }
 
 /** The package that has the program, for a message. */

@@ -1,0 +1,5 @@
+/** Snapshots of XFS under load: whole after a replay, with all that was synced, and bytes that stay. */
+import { snapshotsOf } from './file-system-snapshots.js';
+import { XFS } from './protected.js';
+
+snapshotsOf(XFS);
