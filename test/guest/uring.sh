@@ -1,8 +1,6 @@
 #!/bin/busybox sh
-# Runs in the guest that scripts/test-guest.js boots: FUSE over io_uring, switched on on the kernel's command line.
+# Runs in the guest that scripts/guest/uring.js boots: FUSE over io_uring, switched on on the kernel's command line.
 # /images holds NAME images and NAME.sha256 (of the content, from qemu-img on the host). Prints TAP lines.
-/bin/busybox --install -s /bin
-export PATH=/bin:/usr/bin HOME=/root XDG_RUNTIME_DIR=/run TERM=dumb
 asof() { node /asof/bin/asof "$@"; }
 n=0
 result() { # STATUS TEXT
@@ -10,7 +8,6 @@ result() { # STATUS TEXT
   if [ "$1" = 0 ]; then echo "ok $n - $2"; else echo "not ok $n - $2"; fi
 }
 
-ip link set lo up
 [ "$(cat /sys/module/fuse/parameters/enable_uring)" = Y ]
 result $? 'the kernel has FUSE over io_uring switched on'
 
