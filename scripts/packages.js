@@ -31,6 +31,7 @@ export const PACKAGES = [
   { name: 'btrfs-progs', need: 'test', proof: { program: 'mkfs.btrfs' }, what: 'file systems to mount' },
   { name: 'ntfs-3g', need: 'test', proof: { program: 'mkntfs' }, what: 'file systems to mount' },
   { name: 'fdisk', need: 'test', proof: { program: 'sfdisk' }, what: 'partitions to find' },
+  { name: 'systemd', need: 'test', proof: { program: 'systemd-analyze' }, what: 'checks the unit' },
   { name: 'xz-utils', need: 'test', proof: { program: 'xz' }, what: 'unpacks sample images' },
   { name: 'postgresql', need: 'test', proof: { program: 'postgres' }, what: 'a database to recover' },
   { name: 'zstd', need: 'test', proof: { program: 'zstd' }, what: 'an oracle for zstd frames' },
