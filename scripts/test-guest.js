@@ -4,11 +4,12 @@
  *   npm run test:guest [-- NAME [OPTIONS]]
  *
  *   uring       FUSE over io_uring, which this host's administrator may have switched off
+ *   power-cut   the guest is killed, and its disks lose what was not flushed     [--cuts N] [--seed N] [--verbose]
  *
  * Without a name all of them, one after the other. Needs a Debian host with qemu-system-x86, qemu-utils, busybox-static,
  * e2fsprogs and xz-utils, and about 1 GB in build/; takes what build/ and dist/ hold (npm run build, npm run build:native).
  */
-const TESTS = ['uring'];
+const TESTS = ['uring', 'power-cut'];
 
 const [named, ...options] = process.argv.slice(2);
 if (named !== undefined && !TESTS.includes(named)) {
