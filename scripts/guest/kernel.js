@@ -1,10 +1,10 @@
-/** Debian's own kernel for the guest (trixie-backports), unpacked into build/guest, never installed; fetched once. */
+/** Debian's own kernel for the guest (trixie-backports), unpacked into build-guest, never installed; fetched once. */
 import { execFileSync } from 'node:child_process';
 import * as fs from 'node:fs';
 import * as path from 'node:path';
 import { ROOT } from '../build.js';
 
-const WORK = path.join(ROOT, 'build', 'guest');
+const WORK = path.join(ROOT, 'build-guest');
 const SUITE = 'trixie-backports';
 /** The series that has CONFIG_FUSE_IO_URING and was tried. */
 const KERNEL = /^linux-image-6\.18\.[0-9]+\+deb13-cloud-amd64$/;
