@@ -24,7 +24,10 @@ export function boot({ system, test, env = {}, memory, kernelArgs = [], args = [
         `driver=raw,node-name=system,read-only=on,file.driver=file,file.filename=${system.disk}`,
       ],
       ...['-device', 'virtio-blk-pci,drive=system'],
-      ...['-append', ['console=ttyS0 quiet panic=-1 mitigations=off no_timer_check', ...kernelArgs, ...words].join(' ')],
+      ...[
+        '-append',
+        ['console=ttyS0 quiet panic=-1 mitigations=off no_timer_check', ...kernelArgs, ...words].join(' '),
+      ],
       ...args,
     ],
     { stdio: ['ignore', 'pipe', 'inherit'] },
