@@ -5,11 +5,13 @@
  *
  *   uring       FUSE over io_uring, which this host's administrator may have switched off
  *   power-cut   the guest is killed, and its disks lose what was not flushed     [--cuts N] [--seed N] [--verbose]
+ *   reclaim     the guest runs out of memory under a file system on a live device     [--case N]
  *
  * Without a name all of them, one after the other. Needs a Debian host with qemu-system-x86, qemu-utils, busybox-static,
- * e2fsprogs and xz-utils, and about 1 GB in build/; takes what build/ and dist/ hold (npm run build, npm run build:native).
+ * e2fsprogs and xz-utils, and about 1 GB in build-guest/; takes what build/ and dist/ hold (npm run build,
+ * npm run build:native). Emulation is slow: a cut takes from ten seconds to a minute, and there are some forty guests.
  */
-const TESTS = ['uring', 'power-cut'];
+const TESTS = ['uring', 'power-cut', 'reclaim'];
 
 const [named, ...options] = process.argv.slice(2);
 if (named !== undefined && !TESTS.includes(named)) {
