@@ -22,6 +22,15 @@
           "ldflags": ["-Wl,-Bsymbolic-functions"]
         }]
       ]
+    },
+    {
+      # A process of its own: native/freezer/main.cc says why.
+      "target_name": "asof-freezer",
+      "type": "executable",
+      "sources": ["native/freezer/main.cc"],
+      "cflags_cc!": ["-std=gnu++17", "-std=gnu++14"],
+      "cflags_cc": ["-std=gnu++20", "-O2", "-Wall", "-Wextra", "-Werror"],
+      "libraries": ["-lpthread"]
     }
   ]
 }

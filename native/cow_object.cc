@@ -242,6 +242,9 @@ class VolumeObject : public Napi::ObjectWrap<VolumeObject> {
           Napi::Array epochs = Napi::Array::New(env, result->epochs.size());
           for (uint32_t i = 0; i < result->epochs.size(); i++) epochs.Set(i, result->epochs[i]);
           object.Set("epochs", epochs);
+          Napi::Array writes = Napi::Array::New(env, result->writes.size());
+          for (uint32_t i = 0; i < result->writes.size(); i++) writes.Set(i, static_cast<double>(result->writes[i]));
+          object.Set("writes", writes);
           return object;
         });
   }

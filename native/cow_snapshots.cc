@@ -67,6 +67,7 @@ int Volume::Take(const std::vector<SnapshotRequest>& requests, const Uuid& group
   }
 
   const auto deadline = Clock::now() + std::chrono::milliseconds(timeout_ms);
+  result->writes.resize(requests.size());
   const auto held = Clock::now();
   for (const size_t i : order) requests[i].volume->gate_.Close();
   bool drained = true;
@@ -77,6 +78,7 @@ int Volume::Take(const std::vector<SnapshotRequest>& requests, const Uuid& group
     for (const size_t i : order) {
       Volume& volume = *requests[i].volume;
       const uint32_t epoch = volume.epoch_.load(std::memory_order_relaxed);
+      result->writes[i] = volume.Writes();
       taken[i]->epoch = taken[i]->record.epoch = epoch;
       taken[i]->record.time_ms = result->time_ms;
       const std::lock_guard lock(volume.snap_mu_);

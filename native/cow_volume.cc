@@ -375,6 +375,12 @@ int Volume::Flush() {
   return Ended(ended_ ? 0 : origin_->Sync());
 }
 
+uint64_t Volume::Writes() const {
+  uint64_t writes = 0;
+  for (const Gate::Shard& shard : gate_.Shards()) writes += shard.writes.load(std::memory_order_relaxed);
+  return writes;
+}
+
 Activity Volume::Counters() {
   Activity out;
   for (const Gate::Shard& shard : gate_.Shards()) {

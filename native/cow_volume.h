@@ -128,6 +128,8 @@ struct SnapshotResult {
   uint64_t switch_ns = 0;
   int64_t time_ms = 0;
   std::vector<uint32_t> epochs;
+  // Writes that each volume had met at the switch, when none was under way.
+  std::vector<uint64_t> writes;
 };
 
 class Volume : public std::enable_shared_from_this<Volume> {
@@ -169,6 +171,8 @@ class Volume : public std::enable_shared_from_this<Volume> {
   int Distrust(const std::string& why);
 
   Activity Counters();
+  // Writes so far, zeroes and discards too; exact where none is under way.
+  uint64_t Writes() const;
   const VolumeOptions& options() const { return options_; }
   // Writes under way end; all is made durable; the next start finds it clean. Later writes are ESHUTDOWN.
   int Close();

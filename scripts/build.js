@@ -35,7 +35,9 @@ export function buildWithGyp(cwd, env = {}) {
 
 function addonIsStale() {
   const built = mtime(ADDON);
-  const sources = readdirSync(join(ROOT, 'native')).map(name => join(ROOT, 'native', name));
+  const sources = readdirSync(join(ROOT, 'native'), { recursive: true }).map(name =>
+    join(ROOT, 'native', name),
+  );
   return [join(ROOT, 'binding.gyp'), ...sources].some(path => mtime(path) > built);
 }
 

@@ -262,6 +262,8 @@ export interface CowTaken {
   readonly holdNs: number;
   readonly switchNs: number;
   readonly epochs: readonly number[];
+  /** Writes that each volume had met at the switch, when none was under way. */
+  readonly writes: readonly number[];
 }
 
 export interface CowChanges {
