@@ -80,6 +80,14 @@ const CODES = {
   OVERLAY_UNUSABLE: EXIT.refused,
   /** The snapshot has an overlay, or somebody has the overlay open. */
   OVERLAY_IN_USE: EXIT.refused,
+  /** Less can be said of the moment than what was asked for. */
+  CONSISTENCY_UNMET: EXIT.refused,
+  /** Holding a file system would have the daemon wait for itself. */
+  HOLD_REFUSED: EXIT.refused,
+  /** No quiet window came before the deadline. */
+  QUIET_MISSED: EXIT.refused,
+  /** A command before the moment failed. */
+  COMMAND_FAILED: EXIT.refused,
   /** The provider cannot take a snapshot of this volume, or of these volumes together. */
   PROVIDER_UNAVAILABLE: EXIT.refused,
 } as const satisfies Record<string, number>;

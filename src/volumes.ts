@@ -9,13 +9,15 @@
  *   MOUNT/volumes/NAME/@<time>             the newest snapshot at or before a time; not listed
  */
 import { resolve } from 'node:path';
+import { CONSISTENCIES } from './cow/consistency.js';
 import type { MarkerInfo } from './cow/consumer.js';
 import type { DeclaredVolume, VolumeDefaults, VolumeRequest } from './cow/definition.js';
 import { PROVIDERS } from './cow/providers.js';
+import { MOMENT_DEFAULTS, type MomentRequest } from './cow/quiesce.js';
 import type { SnapshotInfo } from './cow/snapshot.js';
 import { StateFolder } from './cow/state-folder.js';
 import type { Changes, ChangesEnd, Tracking, Volume, VolumeState } from './cow/volume.js';
-import { type ChangesQuery, type VolumeActivity, Volumes } from './cow/volumes.js';
+import { type ChangesQuery, type ShownSnapshot, type VolumeActivity, Volumes } from './cow/volumes.js';
 import { AsofError } from './errors.js';
 import type { Logger } from './log.js';
 import { endOfTime } from './moment.js';
@@ -29,11 +31,14 @@ export type {
   DeclaredVolume,
   DriverName,
   MarkerInfo,
+  MomentRequest,
+  ShownSnapshot,
   SnapshotInfo,
   VolumeActivity,
   VolumeDefaults,
   VolumeRequest,
 };
+export { CONSISTENCIES, MOMENT_DEFAULTS };
 
 export interface LiveOptions {
   /** The state directory. */

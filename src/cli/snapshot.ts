@@ -1,11 +1,12 @@
 /** `asof snapshot`: moments of volumes. */
 import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
-import { AsofError } from '../errors.js';
-import type { SnapshotInfo, SnapshotOverlay } from '../volumes.js';
+import { AsofError, EXIT } from '../errors.js';
+import type { ShownSnapshot, SnapshotInfo, SnapshotOverlay } from '../volumes.js';
 import { Client } from './client.js';
 import { columns, counted, printable } from './columns.js';
 import { humanNanoseconds } from './duration.js';
+import { describeMoment, type MomentFlags, momentBody, withMoment } from './moment.js';
 import { named } from './options.js';
 import { write, writeJson } from './output.js';
 import { examples } from './program.js';
@@ -27,7 +28,7 @@ ${examples(['asof snapshot create mail db', 'asof snapshot list', 'asof snapshot
 }
 
 function defineCreate(parent: Command): void {
-  withState(parent.command('create'))
+  withMoment(withState(parent.command('create')))
     .description('one moment of one or more volumes')
     .argument(
       '<VOLUME...>',
@@ -39,13 +40,25 @@ function defineCreate(parent: Command): void {
         'what takes it (cow unless given; reflink: a clone, on XFS and btrfs)',
       ).choices(['cow', 'reflink']),
     )
-    .addHelpText('after', examples(['asof snapshot create mail db', 'asof snapshot create @db']))
-    .action(async (volumes: string[], flags: StateFlags & { readonly provider?: string }) => {
+    .addHelpText(
+      'after',
+      examples([
+        'asof snapshot create mail db',
+        'asof snapshot create @db',
+        'asof snapshot create db --writer postgresql:host=/run/postgresql,user=postgres',
+        'asof snapshot create mail --quiet 5 --quiet-missed crash',
+      ]),
+    )
+    .action(async (volumes: string[], flags: StateFlags & MomentFlags & { readonly provider?: string }) => {
       const { provider } = flags;
-      const body = { volumes, ...(provider === undefined ? {} : { provider }) };
+      const body = { volumes, ...(provider === undefined ? {} : { provider }), ...momentBody(flags) };
       const made = await new Client(flags).ask<SnapshotInfo[]>('POST', '/snapshots', body);
       if (flags.json) await writeJson(made);
       else await write(table(made));
+      const marks = new Set(made.flatMap(one => one.marks ?? []));
+      for (const mark of marks) process.stderr.write(`asof: ${printable(mark)}\n`);
+      // It is there, and yet its job is not as it should be.
+      if (marks.size > 0) process.exitCode = EXIT.defects;
     });
 }
 
@@ -85,7 +98,7 @@ function defineShow(parent: Command): void {
     .argument('<ID>', 'its id, or the group’s')
     .addHelpText('after', examples(['asof snapshot show 3f2c91d0']))
     .action(async (id: string, flags: StateFlags) => {
-      const found = await new Client(flags).ask<SnapshotInfo[]>(
+      const found = await new Client(flags).ask<ShownSnapshot[]>(
         'GET',
         `/snapshots/${encodeURIComponent(id)}`,
       );
@@ -94,7 +107,7 @@ function defineShow(parent: Command): void {
     });
 }
 
-function forPeople(one: SnapshotInfo): string {
+function forPeople(one: ShownSnapshot): string {
   const alone = one.group === one.id;
   const lines: [string, string][] = [
     ['id', one.id],
@@ -108,7 +121,8 @@ function forPeople(one: SnapshotInfo): string {
     ...(one.overlay ? [['overlay', one.overlay.file ?? 'thrown away at the end'] as [string, string]] : []),
     ['state', one.why ? `${one.state}: ${one.why}` : one.state],
   ];
-  return lines.map(([name, value]) => `${name.padEnd(13)}${printable(value)}\n`).join('');
+  const told = lines.map(([name, value]) => `${name.padEnd(13)}${printable(value)}\n`).join('');
+  return one.record ? `${told}${describeMoment(one.record)}` : told;
 }
 
 function defineDelete(parent: Command): void {

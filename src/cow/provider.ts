@@ -43,6 +43,8 @@ export interface Taken {
   readonly switchNs: number;
   /** In the order of the requests: the epoch that each closed, or in which it was made. */
   readonly epochs: readonly number[];
+  /** Likewise: writes that each volume had met at the switch, by a provider that can tell. */
+  readonly writes?: readonly number[];
 }
 
 /** A snapshot that can be read. The native part is what a mount serves. */

@@ -14,17 +14,28 @@ export function providerNamed(name: string): SnapshotProvider {
   throw new AsofError('USAGE', `there is no provider ${JSON.stringify(name)}; there are: ${known}`);
 }
 
-/** The provider of that name, or the first that can take all of `volumes` as one moment. Throws PROVIDER_UNAVAILABLE. */
-export async function chooseProvider(
+export interface Refusal {
+  readonly name: string;
+  readonly why: string;
+}
+
+/**
+ * Of the named providers, or of all, those that can take all of `volumes` as one moment, in the order in which they are
+ * tried; and why the others cannot. Throws PROVIDER_UNAVAILABLE where there is none.
+ */
+export async function providersFor(
   volumes: readonly ProviderVolume[],
-  name: string | undefined,
-): Promise<SnapshotProvider> {
-  const reasons: string[] = [];
-  for (const provider of name === undefined ? PROVIDERS : [providerNamed(name)]) {
+  names: readonly string[] | undefined,
+): Promise<{ readonly usable: readonly SnapshotProvider[]; readonly refused: readonly Refusal[] }> {
+  const usable: SnapshotProvider[] = [];
+  const refused: Refusal[] = [];
+  for (const provider of names === undefined ? PROVIDERS : names.map(providerNamed)) {
     const why = await refusal(provider, volumes);
-    if (why === undefined) return provider;
-    reasons.push(`${provider.name}: ${why}`);
+    if (why === undefined) usable.push(provider);
+    else refused.push({ name: provider.name, why });
   }
+  if (usable.length > 0) return { usable, refused };
+  const reasons = refused.map(({ name, why }) => `${name}: ${why}`);
   throw new AsofError(
     'PROVIDER_UNAVAILABLE',
     `no snapshot can be taken; ${reasons.join('; ')}`,

@@ -7,6 +7,7 @@
 import type { OverlayInfo } from '../block/overlay.js';
 import { AsofError } from '../errors.js';
 import { momentOf } from '../moment.js';
+import type { Consistency } from './consistency.js';
 
 export type SnapshotState = 'live' | 'broken' | 'unknown';
 
@@ -22,8 +23,8 @@ export interface SnapshotRecord {
   readonly time: number;
   /** The name of its folder: unique within the volume. */
   readonly moment: string;
-  /** What it was, not what was hoped for: nobody was asked to hold still. */
-  readonly consistency: 'crash';
+  /** What it was, not what was hoped for. */
+  readonly consistency: Consistency;
   /** Nanoseconds for which writers were held, and of them the switch alone. */
   readonly holdNs: number;
   readonly switchNs: number;
@@ -34,6 +35,8 @@ export interface SnapshotRecord {
   readonly why: string;
   /** Why what changed since is unknown: tracking was lost. Of tracked snapshots it is absent. */
   readonly lost?: string;
+  /** Commands of its job that failed when it was there already. */
+  readonly marks?: readonly string[];
 }
 
 /** A deleted one. */

@@ -8,6 +8,7 @@
  *   volumes/<uuid>/
  *     volume.json          what the volume is; written when it is added
  *     state.json           its snapshots, and at a clean stop the origin's identity
+ *     moments/<uuid>.json  how each of its snapshots came about
  *     store, tracker       docs/formats.md
  *     reflink/<uuid>       snapshots of the provider reflink, unless the origin lies on another file system
  */

@@ -9,7 +9,7 @@
  * a snapshot exists when the provider has it, recorded or not; a deletion is recorded before the provider is asked.
  * Distrust is made durable by the engine before the record of the origin that caused it is replaced.
  */
-import { closeSync, mkdirSync, rmSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { Overlay } from '../block/overlay.js';
 import { AsofError, errnoOf } from '../errors.js';
@@ -23,6 +23,7 @@ import {
   type NativeLiveDisk,
 } from '../native.js';
 import { command } from '../shell.js';
+import type { Consistency, MomentRecord } from './consistency.js';
 import { type Marker, type MarkerInfo, markerInfo, markerOf, withMarker } from './consumer.js';
 import { REGION_SIZE, type VolumeDefinition } from './definition.js';
 import {
@@ -77,6 +78,7 @@ interface Stored extends Pick<StoredState, 'snapshots' | 'deleted'> {
 
 const DEFINITION = 'volume';
 const STATE = 'volume-state';
+const MOMENT = 'moment';
 
 /** Deleted snapshots whose epochs are kept: a consumer may ask for what changed since one. */
 const EPOCHS_KEPT = 4096;
@@ -281,6 +283,7 @@ export class Volume {
       }
       this.#tracking = trackingOf(distrust, found);
       await this.#reconcile(distrust, !('trouble' in read));
+      this.#sweepMoments();
       if (this.#tracking.state === 'unknown') this.#loseEpochs(this.#tracking.why);
       this.#save(null);
     } catch (error) {
@@ -455,12 +458,55 @@ export class Volume {
     groupSize: number,
     id: string,
     epoch: number,
+    moment?: MomentRecord,
   ): SnapshotInfo {
-    const moment = this.#moment(taken.time, this.#stored.snapshots);
-    const record = recordOf(provider, { id, group, groupSize, epoch }, taken, moment);
+    // Before the snapshot itself: one of which nothing is known yet leaves a file that the next start clears away.
+    if (moment) this.#writeMoment(id, moment);
+    const name = this.#moment(taken.time, this.#stored.snapshots);
+    const consistency = moment?.consistency ?? 'crash';
+    const record = {
+      ...recordOf(provider, { id, group, groupSize, epoch }, taken, name, consistency),
+      ...(moment && moment.marks.length > 0 ? { marks: moment.marks } : {}),
+    };
     this.#stored = { ...this.#stored, snapshots: [...this.#stored.snapshots, record] };
     this.#save(null);
     return this.#infos([record])[0]!;
+  }
+
+  /** How the snapshot came about; undefined where that is not known. */
+  momentRecord(id: string): MomentRecord | undefined {
+    const read = readState<MomentRecord>(this.#momentFile(id), MOMENT);
+    return 'trouble' in read ? undefined : read.body;
+  }
+
+  /** What came after the snapshot was there: the rest of its job. */
+  amend(id: string, moment: MomentRecord): void {
+    const record = this.#stored.snapshots.find(one => one.id === id);
+    if (!record) return;
+    this.#writeMoment(id, moment);
+    if (moment.marks.length === 0) return;
+    const snapshots = this.#stored.snapshots.map(one =>
+      one === record ? { ...record, marks: moment.marks } : one,
+    );
+    this.#stored = { ...this.#stored, snapshots };
+    this.#save(null);
+  }
+
+  #momentFile(id: string): string {
+    return join(this.folder, 'moments', `${id}.json`);
+  }
+
+  #writeMoment(id: string, moment: MomentRecord): void {
+    mkdirSync(join(this.folder, 'moments'), { recursive: true, mode: 0o700 });
+    writeState(this.#momentFile(id), MOMENT, moment);
+  }
+
+  /** Of snapshots that are not there: deleted ones, and those of a job that died. */
+  #sweepMoments(): void {
+    const folder = join(this.folder, 'moments');
+    if (!existsSync(folder)) return;
+    const known = new Set(this.#stored.snapshots.map(({ id }) => `${id}.json`));
+    for (const name of readdirSync(folder)) if (!known.has(name)) rmSync(join(folder, name));
   }
 
   /** Oldest first. */
@@ -567,6 +613,7 @@ export class Volume {
     this.#save(null);
     this.#disks.get(id)?.close();
     this.#disks.delete(id);
+    rmSync(this.#momentFile(id), { force: true });
     try {
       await providerNamed(provider).delete(opened, record);
     } catch (error) {
@@ -759,8 +806,8 @@ function recordOf(
   { id, group, groupSize, epoch }: Pick<SnapshotRecord, 'id' | 'group' | 'groupSize' | 'epoch'>,
   { time, holdNs, switchNs }: Pick<Taken, 'time' | 'holdNs' | 'switchNs'>,
   moment: string,
+  consistency: Consistency = 'crash',
 ): SnapshotRecord {
-  const consistency = 'crash';
   const state = 'live';
   return {
     id,

@@ -10,6 +10,9 @@ import { AsofError, errnoOf } from '../errors.js';
 import type { CowActivity } from '../native.js';
 import { command } from '../shell.js';
 import { Activity, type Forecast, type Rates, SAMPLE_MS } from './activity.js';
+import { type Clock, SYSTEM_CLOCK } from './clock.js';
+import type { CommandRun } from './commands.js';
+import type { MomentRecord } from './consistency.js';
 import type { MarkerInfo } from './consumer.js';
 import {
   checkRequest,
@@ -18,7 +21,11 @@ import {
   type VolumeDefaults,
   type VolumeRequest,
 } from './definition.js';
-import { chooseProvider } from './providers.js';
+import { runJob } from './job.js';
+import type { ProviderVolume, SnapshotProvider, Taken } from './provider.js';
+import { PROVIDERS, providersFor, type Refusal } from './providers.js';
+import { checkMoment, type MomentRequest, type QuiesceRecord, quiesce, refuseEarly } from './quiesce.js';
+import type { Taker } from './sequence.js';
 import { findSnapshots, type SnapshotInfo } from './snapshot.js';
 import type { StateFolder } from './state-folder.js';
 import { type Changes, Volume, type Watcher } from './volume.js';
@@ -52,6 +59,25 @@ export interface VolumesOptions extends Watcher {
   readonly groups?: ReadonlyMap<string, readonly string[]> | undefined;
   /** After each change of what a mount shows; awaited, so that a name is gone before what it stood for. */
   readonly changed?: (() => Promise<void>) | undefined;
+  readonly clock?: Clock | undefined;
+}
+
+/** A snapshot with how it came about; null where that is not known. */
+export type ShownSnapshot = SnapshotInfo & { readonly record: MomentRecord | null };
+
+/** A provider's part in one moment. */
+interface VolumesTaker extends Taker<Taken> {
+  readonly provider: SnapshotProvider;
+  readonly group: string;
+  readonly ids: readonly string[];
+}
+
+/** A moment that nobody can read yet. */
+interface Unpublished {
+  readonly volumes: readonly Volume[];
+  readonly taken: Taken;
+  readonly taker: VolumesTaker;
+  readonly records: readonly QuiesceRecord[];
 }
 
 export class Volumes {
@@ -59,6 +85,8 @@ export class Volumes {
   readonly #all = new Map<string, Volume>();
   readonly #activity = new WeakMap<Volume, Activity>();
   readonly #sampler: NodeJS.Timeout;
+  readonly #jobs = new Set<Promise<unknown>>();
+  readonly #stopping = new AbortController();
   #queue: Promise<unknown> = Promise.resolve();
   #closed = false;
 
@@ -218,30 +246,160 @@ export class Volumes {
     return findSnapshots(this.snapshots(), id);
   }
 
-  /** One moment of all the named volumes; `@NAME` is all of a group. Throws VOLUME_UNKNOWN, SNAPSHOT_FAILED or PROVIDER_UNAVAILABLE; then there is no snapshot. */
-  snapshot(names: readonly string[], providerName?: string): Promise<SnapshotInfo[]> {
-    return this.#next(async () => {
-      const volumes = this.#members(names);
-      if (volumes.length === 0 || new Set(volumes).size !== volumes.length) {
-        throw new AsofError('USAGE', 'a snapshot is of one or more volumes, each named once');
-      }
-      const opened = volumes.map(volume => volume.opened());
-      const provider = await chooseProvider(opened, providerName);
-      const requests = opened.map(volume => ({ volume, id: randomUUID() }));
-      const group = requests.length === 1 ? requests[0]!.id : randomUUID();
-      const taken = await provider.take(requests, group, HOLD_MS).catch((error: unknown) => {
-        throw notTaken(error);
-      });
-      const infos = volumes.map((volume, i) =>
-        volume.record(provider, taken, group, volumes.length, requests[i]!.id, taken.epochs[i]!),
+  /** Likewise, with how they came about. */
+  show(id: string): ShownSnapshot[] {
+    return this.find(id).map(one => ({
+      ...one,
+      record: this.get(one.volumeId).momentRecord(one.id) ?? null,
+    }));
+  }
+
+  /**
+   * One moment of all the named volumes, or one of each; `@NAME` is all of a group. Nothing else waits for it but for the time of the hold. Throws
+   * SNAPSHOT_FAILED, PROVIDER_UNAVAILABLE, CONSISTENCY_UNMET, HOLD_REFUSED, QUIET_MISSED, COMMAND_FAILED; then there is no
+   * snapshot.
+   */
+  snapshot(
+    names: readonly string[],
+    providers?: string | readonly string[],
+    request: MomentRequest = {},
+  ): Promise<SnapshotInfo[]> {
+    const job = this.#snapshot(names, typeof providers === 'string' ? [providers] : providers, request);
+    this.#jobs.add(job);
+    job.catch(() => undefined).finally(() => this.#jobs.delete(job));
+    return job;
+  }
+
+  async #snapshot(
+    names: readonly string[],
+    providers: readonly string[] | undefined,
+    request: MomentRequest,
+  ): Promise<SnapshotInfo[]> {
+    if (this.#stopping.signal.aborted) throw new AsofError('DAEMON_MISSING', 'the daemon is being stopped');
+    const volumes = this.#members(names);
+    if (volumes.length === 0 || new Set(volumes).size !== volumes.length) {
+      throw new AsofError('USAGE', 'a snapshot is of one or more volumes, each named once');
+    }
+    checkMoment(request);
+    const sets = request.separately ? volumes.map(volume => [volume]) : [volumes];
+    for (const set of sets) {
+      await providersFor(
+        set.map(volume => volume.opened()),
+        providers,
       );
-      this.#options.log.info(
-        { group, volumes: volumes.map(({ name }) => name), holdNs: taken.holdNs, switchNs: taken.switchNs },
-        'snapshot',
-      );
-      await this.#changed();
-      return infos;
+    }
+    const clock = this.#options.clock ?? SYSTEM_CLOCK;
+    if (request.freeze ?? true) {
+      await refuseEarly(await Promise.all(volumes.map(volume => this.#live(volume))), this.#folders());
+    }
+    const named = new Map(volumes.map(volume => [volume.definition.id, volume]));
+    let infos: SnapshotInfo[] = [];
+    const job = await runJob<{ name: string; id: string }, Unpublished>({
+      clock,
+      log: this.#options.log,
+      commands: request.commands ?? {},
+      sets: sets.map(set => set.map(({ name, definition: { id } }) => ({ name, id }))),
+      take: (set, uid) =>
+        this.#moment(
+          set.map(({ id }) => named.get(id)!),
+          providers,
+          request,
+          uid,
+          clock,
+        ),
+      publish: (taken, commands) =>
+        this.#next(async () => {
+          const made = taken.map(one => this.#publish(one, commands));
+          infos = made.flat();
+          await this.#changed();
+        }),
+      discard: async taken => {
+        for (const one of taken) await this.#discard(one);
+        await this.#changed();
+      },
     });
+    if (job.commands.length === 0) return infos;
+    for (const { volumes, taker, records } of job.taken) {
+      for (const [i, volume] of volumes.entries()) {
+        const record = { ...records[i]!, commands: job.commands, marks: job.marks };
+        try {
+          if (volume.state === 'open') volume.amend(taker.ids[i]!, record);
+        } catch (error) {
+          // The snapshot is there, and its record up to now.
+          this.#options.log.error({ err: error }, 'what the commands said is not kept');
+        }
+      }
+    }
+    return job.marks.length === 0 ? infos : infos.map(info => ({ ...info, marks: job.marks }));
+  }
+
+  async #moment(
+    volumes: readonly Volume[],
+    providers: readonly string[] | undefined,
+    request: MomentRequest,
+    uid: string,
+    clock: Clock,
+  ): Promise<Unpublished> {
+    const opened = volumes.map(volume => volume.opened());
+    const { usable, refused } = await providersFor(opened, providers);
+    const takers = usable.map(provider => takerOf(provider, opened));
+    const live = await Promise.all(volumes.map(volume => this.#live(volume)));
+    const { taken, taker, records } = await quiesce({
+      clock,
+      log: this.#options.log,
+      uid,
+      subjects: opened.map((volume, i) => ({ volume, live: live[i] })),
+      folders: this.#folders(),
+      takers,
+      request,
+      exclusively: work => this.#next(work),
+      stopping: this.#stopping.signal,
+    });
+    return {
+      volumes,
+      taken,
+      taker: takers.find(one => one === taker)!,
+      records: records.map(record => ({
+        ...record,
+        providers: triedOf(refused, record.providers, providers),
+      })),
+    };
+  }
+
+  #publish({ volumes, taken, taker, records }: Unpublished, commands: readonly CommandRun[]): SnapshotInfo[] {
+    const { provider, group, ids } = taker;
+    const marks = commands
+      .filter(({ stage, why }) => stage.startsWith('AFTER') && why)
+      .map(({ stage, why }) => `the command ${stage} failed: ${why}`);
+    for (const volume of volumes) volume.opened();
+    const { holdNs, switchNs } = taken;
+    this.#options.log.info({ group, volumes: volumes.map(({ name }) => name), holdNs, switchNs }, 'snapshot');
+    return volumes.map((volume, i) => {
+      const record = { ...records[i]!, commands, marks };
+      return volume.record(provider, taken, group, volumes.length, ids[i]!, taken.epochs[i]!, record);
+    });
+  }
+
+  /** Of members that are shown already as well: they go together. */
+  async #discard({ volumes, taker }: Unpublished): Promise<void> {
+    try {
+      for (const [i, volume] of volumes.entries()) await volume.delete(taker.ids[i]!);
+      await taker.undo();
+    } catch (error) {
+      this.#options.log.error({ err: error }, 'what is left of a failed job could not be deleted');
+    }
+  }
+
+  /** As the kernel names it where somebody attaches it to a loop device. */
+  async #live(volume: Volume): Promise<string | undefined> {
+    const { mountPoint } = this.#options;
+    if (mountPoint === undefined) return undefined;
+    const real = await realpath(mountPoint).catch(() => mountPoint);
+    return `${real}/volumes/${volume.name}/live`;
+  }
+
+  #folders(): string[] {
+    return [this.#options.state.path];
   }
 
   /** Those of a group count once, also where they are named beside it. */
@@ -404,6 +562,8 @@ export class Volumes {
   /** The clean stop of all. A second call does nothing. */
   async close(): Promise<void> {
     if (this.#closed) return;
+    this.#stopping.abort();
+    await Promise.allSettled(this.#jobs);
     await this.#next(async () => {
       this.#closed = true;
       clearInterval(this.#sampler);
@@ -477,13 +637,36 @@ export class Volumes {
   }
 }
 
-function notTaken(error: unknown): unknown {
-  if (error instanceof AsofError) return error;
-  const errno = errnoOf(error);
-  if (errno === '') return error;
-  const why =
-    errno === 'ETIMEDOUT'
-      ? `writes under way did not end within ${HOLD_MS / 1000} seconds`
-      : (error as Error).message;
-  return new AsofError('SNAPSHOT_FAILED', `no snapshot was taken: ${why}`, '', { cause: error });
+/** Up to the one that took it, in the order in which they were to be tried. */
+function triedOf(
+  refused: readonly Refusal[],
+  tried: readonly Refusal[],
+  names: readonly string[] | undefined,
+): Refusal[] {
+  const order = names ?? PROVIDERS.map(({ name }) => name);
+  const all = [...refused, ...tried].sort((a, b) => order.indexOf(a.name) - order.indexOf(b.name));
+  return all.slice(0, all.findIndex(({ why }) => why === '') + 1);
+}
+
+function takerOf(provider: SnapshotProvider, volumes: readonly ProviderVolume[]): VolumesTaker {
+  const requests = volumes.map(volume => ({ volume, id: randomUUID() }));
+  const group = requests.length === 1 ? requests[0]!.id : randomUUID();
+  return {
+    name: provider.name,
+    provider,
+    group,
+    ids: requests.map(({ id }) => id),
+    async take(timeoutMs) {
+      const ms = Math.floor(Math.min(HOLD_MS, timeoutMs));
+      try {
+        return await provider.take(requests, group, ms);
+      } catch (error) {
+        if (errnoOf(error) !== 'ETIMEDOUT') throw error;
+        throw new Error(`writes under way did not end within ${ms / 1000} seconds`, { cause: error });
+      }
+    },
+    async undo() {
+      for (const { volume, id } of requests) await provider.delete(volume, { id });
+    },
+  };
 }

@@ -2,7 +2,7 @@
  * The routes of the API, in the order of docs/api.md. A new one is one entry here. What a handler throws becomes an answer
  * in http.ts.
  */
-import type { ChangesQuery, LiveVolumes, VolumeRequest } from '../volumes.js';
+import type { ChangesQuery, LiveVolumes, MomentRequest, VolumeRequest } from '../volumes.js';
 import { changesDocument } from './changes.js';
 import * as schema from './schema.js';
 
@@ -134,8 +134,11 @@ export const ROUTES: readonly Route[] = [
     body: schema.SNAPSHOT_BODY,
     answer: schema.SNAPSHOTS,
     handle(live, { body }) {
-      const { volumes, provider } = body as { volumes: string[]; provider?: string };
-      return live.volumes.snapshot(volumes, provider);
+      const { volumes, provider, ...moment } = body as {
+        volumes: string[];
+        provider?: string;
+      } & MomentRequest;
+      return live.volumes.snapshot(volumes, provider, moment);
     },
   },
   {
@@ -144,7 +147,7 @@ export const ROUTES: readonly Route[] = [
     summary: 'the snapshot of that id, or those of the group',
     params: schema.ID_PARAMS,
     answer: schema.SNAPSHOTS,
-    handle: (live, request) => live.volumes.find(idOf(request)),
+    handle: (live, request) => live.volumes.show(idOf(request)),
   },
   {
     method: 'DELETE',

@@ -1,9 +1,11 @@
 /** JSON schemas of what the API takes and gives: fastify checks requests by them, docs/api.md names them. */
-import { PROVIDER_NAMES } from '../volumes.js';
+import { CONSISTENCIES, PROVIDER_NAMES } from '../volumes.js';
 
 const text = { type: 'string', maxLength: 4096 } as const;
 const count = { type: 'integer', minimum: 0, maximum: Number.MAX_SAFE_INTEGER } as const;
 const flag = { type: 'boolean' } as const;
+/** Milliseconds, up to a day. */
+const period = { type: 'number', exclusiveMinimum: 0, maximum: 86_400_000 } as const;
 
 function object(properties: Readonly<Record<string, unknown>>, required: readonly string[] = []) {
   return { type: 'object', additionalProperties: false, properties, required } as const;
@@ -33,6 +35,27 @@ export const SNAPSHOT_BODY = object(
   {
     volumes: { type: 'array', items: text, minItems: 1, maxItems: 1024 },
     provider: { enum: PROVIDER_NAMES },
+    consistency: { enum: CONSISTENCIES },
+    quietMs: period,
+    quietDeadlineMs: period,
+    quietMissed: { enum: ['fail', 'crash'] },
+    prepareMs: period,
+    holdMs: period,
+    freeze: flag,
+    separately: flag,
+    writers: {
+      type: 'array',
+      maxItems: 64,
+      items: object({ kind: text, settings: { type: 'object', additionalProperties: text } }, ['kind']),
+    },
+    commands: object({
+      beforeBackup: text,
+      beforeSnapshot: text,
+      afterSnapshot: text,
+      afterBackup: text,
+      shell: flag,
+      timeoutMs: period,
+    }),
   },
   ['volumes'],
 );
