@@ -33,8 +33,16 @@ export const PACKAGES = [
   { name: 'fdisk', need: 'test', proof: { program: 'sfdisk' }, what: 'partitions to find' },
   { name: 'systemd', need: 'test', proof: { program: 'systemd-analyze' }, what: 'checks the unit' },
   { name: 'xz-utils', need: 'test', proof: { program: 'xz' }, what: 'unpacks sample images' },
-  { name: 'postgresql', need: 'test', proof: { program: 'postgres' }, what: 'a database to recover' },
+  { name: 'postgresql', need: 'test', proof: { program: 'pg_ctlcluster' }, what: 'a database to recover' },
   { name: 'zstd', need: 'test', proof: { program: 'zstd' }, what: 'an oracle for zstd frames' },
+  {
+    name: 'mariadb-server-core',
+    need: 'test',
+    proof: { program: 'mariadbd' },
+    what: 'a writer to hold still',
+  },
+  { name: 'mariadb-client-core', need: 'test', proof: { program: 'mariadb' }, what: 'its client' },
+  { name: 'qemu-guest-agent', need: 'test', proof: { program: 'qemu-ga' }, what: 'a writer to hold still' },
   { name: 'qemu-system-common', need: 'bench', proof: { program: 'qemu-storage-daemon' }, what: 'a peer' },
   { name: 'xmount', need: 'bench', proof: { program: 'xmount' }, what: 'a peer' },
   { name: 'libqcow-utils', need: 'bench', proof: { program: 'qcowmount' }, what: 'a peer' },
@@ -61,6 +69,8 @@ const ALSO = {
   pgbench: 'postgresql',
   pg_amcheck: 'postgresql',
   psql: 'postgresql',
+  runuser: 'util-linux',
+  'mariadb-install-db': 'mariadb-server-core',
 };
 
 const SBIN = ['/usr/local/sbin', '/usr/sbin', '/sbin'];
