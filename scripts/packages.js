@@ -65,6 +65,7 @@ const ALSO = {
   fstrim: 'util-linux',
   setpriv: 'util-linux',
   umount: 'mount',
+  postgres: 'postgresql',
   initdb: 'postgresql',
   pgbench: 'postgresql',
   pg_amcheck: 'postgresql',
