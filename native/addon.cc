@@ -4,6 +4,7 @@
 #include "cow_object.h"
 #include "engine_object.h"
 #include "file_extents.h"
+#include "imager_object.h"
 #include "kernel_calls.h"
 #include "overlay_object.h"
 #include "session_object.h"
@@ -15,6 +16,7 @@ constexpr void (*kParts[])(Napi::Env, Napi::Object) = {
     asof::InitEngine,
     asof::InitCow,
     asof::InitFileExtents,
+    asof::InitImager,
     asof::InitKernelCalls,
     asof::InitOverlay,
     asof::InitSession,

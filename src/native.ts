@@ -382,7 +382,47 @@ export interface NativeOverlay {
   close(): Promise<void>;
 }
 
+/** What becomes of a cluster, by number: native/clusters.h. */
+export const CLUSTER_KINDS = ['zero', 'same', 'plain', 'packed'] as const;
+
+/** A batch of clusters that has been read. */
+export interface PreparedClusters {
+  readonly id: number;
+  /** Of each: its kind; the bytes of a packed one; its SHA-256 (32 bytes), padded with zeros to a whole cluster. */
+  readonly kinds: Uint8Array;
+  readonly lengths: Uint32Array;
+  readonly digests: Uint8Array;
+  /** Sectors that could not be read, offset and length alternate; in `digests` and in the bytes they are zeros. */
+  readonly bad: Float64Array;
+}
+
+/** Reads, digests, packs and writes clusters, by the batch, on threads of its own. Rejections carry an errno's name. */
+export interface NativeImager {
+  /**
+   * Reads `clusters` of `disk` (at most 4096). `same` is what has its digest in `expected` (32 bytes each; zeros are none).
+   * `level` is zstd's; 0 packs nothing; -1 keeps no bytes: the batch is good for no other call then.
+   */
+  prepare(
+    disk: NativeDisk,
+    clusters: Float64Array,
+    expected: Uint8Array | null,
+    level: number,
+  ): Promise<PreparedClusters>;
+  /** Writes plain and packed clusters of a batch at `offsets` of the file; -1 leaves one out. */
+  store(id: number, fd: number, offsets: Float64Array): Promise<void>;
+  /** Adds `zeros` zeros, then `length` bytes from the batch's cluster `first` on, to the digest of the whole. One at a time. */
+  hash(id: number, first: number, zeros: number, length: number): Promise<void>;
+  /** Adds zeros, and ends the digest of the whole: SHA-256. */
+  wholeDigest(zeros: number): Promise<Buffer>;
+  free(id: number): void;
+  /** Waits for what is under way. */
+  close(): void;
+}
+
 export interface Addon {
+  Imager: new (threads: number, clusterSize: number) => NativeImager;
+  /** The kernel forgets what it holds of a file, as far as it is on stable storage. */
+  dropCache(fd: number): void;
   /** Rejects with EINVAL (no layer), ESTALE (of another point), EUCLEAN (damaged), or another errno's name. */
   openOverlay(options: OverlayOptions): Promise<NativeOverlay>;
   CowVolume: NativeCowVolumes;
