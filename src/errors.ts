@@ -90,6 +90,14 @@ const CODES = {
   COMMAND_FAILED: EXIT.refused,
   /** The provider cannot take a snapshot of this volume, or of these volumes together. */
   PROVIDER_UNAVAILABLE: EXIT.refused,
+  /** Another run is writing to the history's folder. */
+  HISTORY_BUSY: EXIT.refused,
+  /** A manifest, a hash tree or an image of a history is not what was written. */
+  HISTORY_DAMAGED: EXIT.defects,
+  /** The image that the new one is to stand on cannot be used, or the method that was asked for cannot. */
+  BASE_UNUSABLE: EXIT.refused,
+  /** The backup could not be finished; nothing of it is left, and the history is what it was. */
+  BACKUP_FAILED: EXIT.refused,
 } as const satisfies Record<string, number>;
 
 export type ErrorCode = keyof typeof CODES;

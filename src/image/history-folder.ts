@@ -1,0 +1,182 @@
+/**
+ * The folder of a history, for whoever writes to it: one at a time, and what a killed writer left is taken away.
+ * States of the files of a point: docs/formats.md, "The folder of a history".
+ *
+ *   intent written → partial files grow → image, tree, map get their names → the manifest appears → intent removed
+ *
+ * The manifest's rename is the commit. Whatever an intent names without a manifest is a leftover, and nothing else is.
+ */
+import { randomUUID } from 'node:crypto';
+import {
+  closeSync,
+  constants,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+} from 'node:fs';
+import { join, resolve } from 'node:path';
+import { AsofError, errnoOf } from '../errors.js';
+import { loadAddon } from '../native.js';
+import { MANIFEST_KIND, type Manifest } from './manifest.js';
+import { readSealed, writeSealed } from './sealed.js';
+import { syncFolder } from './write.js';
+
+const LOCK = '.asof-lock';
+const INTENT = 'intent';
+const PARTIAL = /^\.asof-([0-9a-f-]{36})\.(?:intent|qcow2|tree|map|json)$/;
+
+/** The files of a point beside its manifest, in the order in which they get their names. */
+export const PARTS = ['qcow2', 'tree', 'map'] as const;
+export type Part = (typeof PARTS)[number];
+
+interface Intent {
+  readonly id: string;
+  /** The name of the files to be, without what tells them apart. */
+  readonly stem: string;
+}
+
+/** The folder, locked. */
+export class HistoryFolder {
+  readonly path: string;
+  /** Names of what was taken away because a killed run had left it. */
+  readonly cleared: readonly string[];
+  readonly #lock: number;
+
+  /** Makes the folder where there is none. Throws HISTORY_BUSY, or IO where it cannot be used. */
+  constructor(path: string) {
+    this.path = resolve(path);
+    try {
+      mkdirSync(this.path, { recursive: true });
+      this.#lock = openSync(
+        join(this.path, LOCK),
+        constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW,
+        0o600,
+      );
+    } catch (error) {
+      throw unusable(this.path, error);
+    }
+    try {
+      if (!loadAddon().lockWhole(this.#lock)) {
+        throw new AsofError('HISTORY_BUSY', `another run is writing to ${this.path}`, 'wait for it to end');
+      }
+      this.cleared = this.#clear();
+    } catch (error) {
+      closeSync(this.#lock);
+      throw error instanceof AsofError ? error : unusable(this.path, error);
+    }
+  }
+
+  /** Begins a point whose files are to be called `stem`. Throws what writing throws. */
+  begin(stem: string): NewPoint {
+    const id = randomUUID();
+    return new NewPoint(this.path, id, `${stem}-${id.slice(0, 8)}`);
+  }
+
+  /** The lock goes with the descriptor. */
+  close(): void {
+    closeSync(this.#lock);
+  }
+
+  #clear(): string[] {
+    const ids = new Set<string>();
+    for (const name of readdirSync(this.path)) {
+      const id = PARTIAL.exec(name)?.[1];
+      if (id) ids.add(id);
+    }
+    const cleared: string[] = [];
+    for (const id of ids) cleared.push(...clear(this.path, id));
+    if (cleared.length > 0) syncFolder(this.path);
+    return cleared;
+  }
+}
+
+/** A point that is being written. */
+export class NewPoint {
+  readonly id: string;
+  readonly stem: string;
+  readonly #folder: string;
+
+  constructor(folder: string, id: string, stem: string) {
+    this.#folder = folder;
+    this.id = id;
+    this.stem = stem;
+    const intent: Intent = { id, stem };
+    const path = partial(folder, id, 'intent');
+    writeSealed(path, partial(folder, id, 'json'), INTENT, intent);
+  }
+
+  /** Where a file is written before it has its name. */
+  partial(part: Part): string {
+    return partial(this.#folder, this.id, part);
+  }
+
+  name(part: Part): string {
+    return `${this.stem}.${part}`;
+  }
+
+  /** Gives the files their names, the manifest last; then the point is there. Throws what the calls throw. */
+  commit(manifest: Manifest): void {
+    for (const part of PARTS) {
+      const from = this.partial(part);
+      if (!existsSync(from)) continue;
+      const fd = openSync(from, constants.O_RDONLY);
+      try {
+        fsyncSync(fd);
+      } finally {
+        closeSync(fd);
+      }
+      renameSync(from, join(this.#folder, this.name(part)));
+    }
+    syncFolder(this.#folder);
+    const path = join(this.#folder, `${this.stem}.json`);
+    writeSealed(path, partial(this.#folder, this.id, 'json'), MANIFEST_KIND, manifest);
+    rmSync(partial(this.#folder, this.id, 'intent'), { force: true });
+  }
+
+  /** Takes everything away again. Throws nothing: what stays is a leftover like that of a killed run. */
+  abandon(): void {
+    try {
+      clear(this.#folder, this.id);
+      syncFolder(this.#folder);
+    } catch {
+      // The next run tries again.
+    }
+  }
+}
+
+function partial(folder: string, id: string, part: Part | 'intent' | 'json'): string {
+  return join(folder, `.asof-${id}.${part}`);
+}
+
+/** Takes away what the point `id` left unless it is there; the intent last. Names of what went. */
+function clear(folder: string, id: string): string[] {
+  const intent = partial(folder, id, 'intent');
+  const gone: string[] = [];
+  const remove = (path: string) => {
+    if (!existsSync(path)) return;
+    rmSync(path);
+    gone.push(path.slice(folder.length + 1));
+  };
+  let stem: string | undefined;
+  try {
+    stem = readSealed<Intent>(intent, INTENT).stem;
+  } catch {
+    // Without an intent, or with one cut short, no file has got its name yet: the intent is on disk before the first.
+  }
+  if (stem !== undefined && !stem.includes('/') && stem.endsWith(`-${id.slice(0, 8)}`)) {
+    const there = existsSync(join(folder, `${stem}.json`));
+    for (const part of there ? [] : PARTS) remove(join(folder, `${stem}.${part}`));
+  }
+  for (const part of [...PARTS, 'json', 'intent'] as const) remove(partial(folder, id, part));
+  return gone;
+}
+
+function unusable(path: string, error: unknown): AsofError {
+  return new AsofError('IO', `${path} cannot hold a history: ${errnoOf(error) || String(error)}`, '', {
+    cause: error,
+  });
+}

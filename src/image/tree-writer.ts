@@ -1,0 +1,149 @@
+/**
+ * Writes a hash tree: the base's digests, and those that were set. Pages that were touched are held in memory up to a
+ * limit, then kept in the file itself at the place where they will stay; so memory is bounded whatever the disk's size.
+ */
+import { closeSync, constants, fsyncSync, openSync, readSync } from 'node:fs';
+import {
+  DIGEST,
+  emptyPages,
+  FANOUT,
+  HEAD,
+  INDEX_ENTRY,
+  LEVELS,
+  MAGIC,
+  PAGE,
+  pageKey,
+  rootOf,
+  sha256,
+  type Tree,
+  type TreeShape,
+  VERSION,
+} from './tree.js';
+import { writeAt } from './write.js';
+
+/** Touched pages that are held: 16 MiB, the digests of 32 GiB of a disk written in any order. */
+const HELD = 4096;
+
+export class TreeWriter {
+  readonly path: string;
+  readonly #shape: TreeShape;
+  readonly #base: Tree | undefined;
+  readonly #fd: number;
+  /** By number in level 0; the least recently touched first. */
+  readonly #held = new Map<number, Buffer>();
+  /** Where each page stands in the file, by key, in the order of the file. */
+  readonly #slots = new Map<number, number>();
+  #closed = false;
+  #last: { index: number; page: Buffer } | undefined;
+
+  /** Makes `path`, which must not exist. `base` is of the same cluster size. Throws what opening throws. */
+  constructor(path: string, shape: TreeShape, base: Tree | undefined) {
+    this.path = path;
+    this.#shape = shape;
+    this.#base = base;
+    this.#fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
+  }
+
+  set(cluster: number, digest: Uint8Array): void {
+    const index = Math.floor(cluster / FANOUT);
+    if (this.#last?.index !== index) this.#last = { index, page: this.#touch(index) };
+    this.#last.page.set(digest, (cluster % FANOUT) * DIGEST);
+  }
+
+  /** Writes all; the root. The file is on stable storage then. */
+  finish(): string {
+    for (const [index, page] of this.#held) this.#write(pageKey(0, index), page);
+    this.#held.clear();
+    this.#last = undefined;
+    let digests = new Map<number, Buffer>();
+    const own = [...this.#slots.keys()].map(key => key / LEVELS).sort((a, b) => a - b);
+    for (const index of own) digests.set(index, sha256(this.#read(this.#slots.get(pageKey(0, index))!)));
+    let top = this.#before(LEVELS - 1, 0);
+    for (let level = 1; level < LEVELS; level++) {
+      const pages = new Map<number, Buffer>();
+      for (const [index, digest] of digests) {
+        const parent = Math.floor(index / FANOUT);
+        let page = pages.get(parent);
+        if (!page) {
+          page = Buffer.from(this.#before(level, parent));
+          pages.set(parent, page);
+        }
+        digest.copy(page, (index % FANOUT) * DIGEST);
+      }
+      digests = new Map();
+      for (const [index, page] of pages) {
+        this.#write(pageKey(level, index), page);
+        digests.set(index, sha256(page));
+        if (level === LEVELS - 1) top = page;
+      }
+    }
+    const root = rootOf(this.#shape, top);
+    this.#writeEnds(root);
+    fsyncSync(this.#fd);
+    return root;
+  }
+
+  /** A second call does nothing. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    closeSync(this.#fd);
+  }
+
+  /** The page as the base has it. */
+  #before(level: number, index: number): Buffer {
+    return this.#base?.page(level, index) ?? emptyPages(this.#shape.clusterSize)[level]!;
+  }
+
+  #touch(index: number): Buffer {
+    let page = this.#held.get(index);
+    if (page) {
+      this.#held.delete(index);
+    } else {
+      const slot = this.#slots.get(pageKey(0, index));
+      page = slot === undefined ? Buffer.from(this.#before(0, index)) : this.#read(slot);
+      if (this.#held.size >= HELD) {
+        const [oldest, first] = this.#held.entries().next().value!;
+        this.#held.delete(oldest);
+        this.#write(pageKey(0, oldest), first);
+      }
+    }
+    this.#held.set(index, page);
+    return page;
+  }
+
+  #write(key: number, page: Buffer): void {
+    let slot = this.#slots.get(key);
+    if (slot === undefined) {
+      slot = this.#slots.size;
+      this.#slots.set(key, slot);
+    }
+    writeAt(this.#fd, page, HEAD + slot * PAGE);
+  }
+
+  #read(slot: number): Buffer {
+    const page = Buffer.alloc(PAGE);
+    readSync(this.#fd, page, 0, PAGE, HEAD + slot * PAGE);
+    return page;
+  }
+
+  #writeEnds(root: string): void {
+    const index = Buffer.alloc(this.#slots.size * INDEX_ENTRY);
+    for (const [key, slot] of this.#slots) {
+      const level = key % LEVELS;
+      index.writeUInt32LE(level, slot * INDEX_ENTRY);
+      index.writeBigUInt64LE(BigInt((key - level) / LEVELS), slot * INDEX_ENTRY + 8);
+    }
+    const head = Buffer.alloc(HEAD);
+    head.write(MAGIC, 0, 'latin1');
+    head.writeUInt32LE(VERSION, 8);
+    head.writeUInt32LE(this.#shape.clusterSize, 12);
+    head.writeBigUInt64LE(BigInt(this.#shape.size), 16);
+    head.writeBigUInt64LE(BigInt(this.#slots.size), 24);
+    head.write(root, 32, 'hex');
+    sha256(index).copy(head, 64);
+    sha256(head.subarray(0, HEAD - DIGEST)).copy(head, HEAD - DIGEST);
+    writeAt(this.#fd, index, HEAD + this.#slots.size * PAGE);
+    writeAt(this.#fd, head, 0);
+  }
+}
