@@ -57,4 +57,19 @@ export const COMMANDS: readonly CommandEntry[] = [
     summary: 'how much is written to a volume, and when its store is full',
     load: () => import('./activity.js'),
   },
+  {
+    name: 'backup',
+    summary: 'one more point in a history: a full image, or what changed',
+    load: () => import('./backup.js'),
+  },
+  {
+    name: 'history',
+    summary: 'the points of a history, and how they stand on each other',
+    load: () => import('./history.js'),
+  },
+  {
+    name: 'verify',
+    summary: 'whether a history still is what was written',
+    load: () => import('./verify.js'),
+  },
 ];

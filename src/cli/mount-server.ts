@@ -9,6 +9,7 @@
 import { statSync, unlinkSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { AsofError, EXIT } from '../errors.js';
+import type { MountedHistory } from '../histories.js';
 import { createLog, LOG_LEVELS, type Logger, type LogLevel } from '../log.js';
 import type { DriverName, ImageOptions, Mounted } from '../service.js';
 import { counted, printable } from './columns.js';
@@ -48,8 +49,8 @@ export async function serve(request: ServeRequest): Promise<void> {
   const stop = new Stop();
   const level = logLevel(request.logLevel);
   const mountPoint = resolve(request.directory);
-  const { countAllocations, mountDriver, OpenedImage, treeOf } = await import('../service.js');
-  const image = new OpenedImage(request.file, request.image);
+  const { countAllocations, mountDriver, treeOf } = await import('../service.js');
+  const { shown, image } = await openShown(request);
   const layer = typeof request.overlay === 'string' ? resolve(request.overlay) : undefined;
   process.chdir('/');
   const driver = await mountDriver(request.driver);
@@ -58,15 +59,16 @@ export async function serve(request: ServeRequest): Promise<void> {
     const why = `the mount driver ${name} cannot show a disk that can be written`;
     throw new AsofError('DRIVER_UNAVAILABLE', why, '--driver native');
   }
-  const overlay = request.overlay ? await image.openOverlay(layer) : undefined;
+  const overlay = request.overlay ? await image?.openOverlay(layer) : undefined;
   const { allowOther } = request;
-  const mounted = await driver.mount(treeOf(image, overlay), { mountPoint, source: image.path, allowOther });
+  const tree = image ? treeOf(image, overlay) : (shown as MountedHistory).tree;
+  const mounted = await driver.mount(tree, { mountPoint, source: shown.path, allowOther });
   stop.force = () => endNow(mounted, EXIT.refused);
   const logFile = connected ? process.env[LOG_VARIABLE] || null : null;
-  const points = image.points.length;
+  const points = shown.points.length;
   const state = {
     mountPoint,
-    image: image.path,
+    image: shown.path,
     points,
     driver: driver.name,
     facts: mounted.facts ?? null,
@@ -76,7 +78,7 @@ export async function serve(request: ServeRequest): Promise<void> {
   };
   const text = request.json
     ? `${JSON.stringify(state, null, 2)}\n`
-    : readyText(image.path, mountPoint, points);
+    : readyText(shown.path, mountPoint, points);
   if (connected) {
     await connected.answer({ stdout: text, stderr: '', exit: EXIT.sound });
     if (!(await connected.taken)) stop.now('the launcher has gone');
@@ -90,9 +92,8 @@ export async function serve(request: ServeRequest): Promise<void> {
     endNow(mounted, EXIT_BUG);
   });
   log.info(state, 'mounted');
-  countAllocations(image).catch((error: unknown) => {
-    log.error({ err: error }, 'the allocation cannot be counted');
-  });
+  const uncounted = (error: unknown) => log.error({ err: error }, 'the allocation cannot be counted');
+  if (image) countAllocations(image).catch(uncounted);
   stop.asked.then(why => unmount(mounted, why, log));
   const reason = await mounted.ended;
   log.info({ mountPoint, reason }, 'ended');
@@ -102,9 +103,27 @@ export async function serve(request: ServeRequest): Promise<void> {
     log.error({ err: error }, 'not all that was written through the overlay is in its layer');
     process.exitCode = EXIT.refused;
   }
-  image.close();
+  shown.close();
   if (logFile !== null) removeEmpty(logFile);
   if (reason === 'failed') process.exitCode = EXIT.refused;
+}
+
+/** What is shown: a folder with a history, or an image and its chain. */
+async function openShown({ file, image: options, overlay }: ServeRequest) {
+  if (statSync(file, { throwIfNoEntry: false })?.isDirectory()) {
+    if (overlay) {
+      throw new AsofError(
+        'USAGE',
+        `--overlay stands on one image, ${file} is a folder`,
+        'name the file of a point in it',
+      );
+    }
+    const { MountedHistory } = await import('../histories.js');
+    return { shown: new MountedHistory(file, options.onDamage ?? 'error'), image: undefined };
+  }
+  const { OpenedImage } = await import('../service.js');
+  const image = new OpenedImage(file, options);
+  return { shown: image, image };
 }
 
 async function unmount(mounted: Mounted, why: string, log: Logger): Promise<void> {

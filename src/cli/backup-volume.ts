@@ -1,0 +1,66 @@
+/**
+ * A backup of a volume of the daemon: a snapshot is taken over its API, read through the mount, and deleted again; what
+ * changed is asked of the tracker, relative to the snapshot of the point below. The snapshot is the moment of the image
+ * and of the tracking at once: what is written after it belongs to the next.
+ */
+import { existsSync } from 'node:fs';
+import { AsofError } from '../errors.js';
+import { type BackupOptions, type BackupResult, backup } from '../histories.js';
+import type { ChangedExtents, VolumeInfo } from '../volumes.js';
+import { Client } from './client.js';
+import type { StateFlags } from './state.js';
+
+export { backup };
+
+interface Snapshot {
+  readonly id: string;
+  readonly moment: string;
+  readonly at: string;
+  readonly consistency: 'crash';
+}
+
+/** Whether SOURCE names a volume, not a path. */
+export function isVolume(source: string): boolean {
+  return !source.includes('/') && !existsSync(source);
+}
+
+/** Throws what the daemon throws, and what a backup throws. */
+export async function backupVolume(
+  name: string,
+  flags: StateFlags & { readonly to: string },
+  options: BackupOptions,
+): Promise<BackupResult> {
+  const client = new Client(flags);
+  const path = `/volumes/${encodeURIComponent(name)}`;
+  const volume = await client.ask<VolumeInfo>('GET', path);
+  const { mount } = await client.ask<{ mount: string | null }>('GET', '/daemon');
+  if (mount === null) {
+    const hint = 'start it with --mount DIR';
+    throw new AsofError('MOUNT_POINT', 'the daemon shows no disks, so that no snapshot can be read', hint);
+  }
+  const [snapshot] = await client.ask<Snapshot[]>('POST', '/snapshots', { volumes: [name] });
+  try {
+    return await backup(`${mount}/volumes/${volume.name}/${snapshot!.moment}/disk`, flags.to, options, {
+      format: 'raw',
+      volume: { id: volume.id, name: volume.name, source: volume.origin },
+      time: new Date(snapshot!.at),
+      consistency: snapshot!.consistency,
+      snapshot: snapshot!.id,
+      // The origin's holes are later than the snapshot, so that its disk has none.
+      allocation: 'all',
+      async tracker(since) {
+        try {
+          const asked = `${path}/changes?since=${encodeURIComponent(since)}`;
+          const { extents, method, why } = await client.ask<ChangedExtents>('GET', asked);
+          if (method === 'none') return { extents: undefined, why };
+          return { extents: extents.map(({ start, length }) => [start, length] as const), why };
+        } catch (error) {
+          if (!(error instanceof AsofError) || error.code !== 'SNAPSHOT_UNKNOWN') throw error;
+          return { extents: undefined, why: 'the tracker does not know the snapshot of the base any more' };
+        }
+      },
+    });
+  } finally {
+    await client.ask('DELETE', `/snapshots/${snapshot!.id}`);
+  }
+}

@@ -1,0 +1,163 @@
+/** `asof backup`: one more point in a history. */
+import { type Command, Option } from 'commander';
+import { AsofError } from '../errors.js';
+import type { BackupOptions, BackupProgress, BackupResult, ImageKind } from '../histories.js';
+import { counted, printable } from './columns.js';
+import { humanSeconds } from './duration.js';
+import { named } from './options.js';
+import { write, writeJson } from './output.js';
+import { examples } from './program.js';
+import { Progress } from './progress.js';
+import { humanSize, parseSize } from './size.js';
+import { type StateFlags, withState } from './state.js';
+
+/** Milliseconds between two lines of progress with --json. */
+const PACE = 500;
+
+interface Flags extends StateFlags {
+  readonly to: string;
+  readonly kind?: ImageKind;
+  readonly base?: string;
+  readonly method: BackupOptions['method'];
+  readonly compress: number;
+  readonly ignoreReadErrors?: boolean;
+  readonly rate?: number;
+  readonly label?: string;
+  readonly format?: string;
+}
+
+export function define(command: Command): void {
+  withState(command)
+    .argument(
+      '<SOURCE>',
+      'a disk image, a raw file, a block device (a path), or the name of a volume',
+      named('SOURCE'),
+    )
+    .requiredOption('--to <DIR>', 'the folder of the history; made where it is not there', named('--to'))
+    .addOption(
+      new Option(
+        '--kind <KIND>',
+        'incremental unless given, or full where there is nothing to stand on',
+      ).choices(['full', 'incremental', 'differential']),
+    )
+    .option('--base <ID>', 'the point to stand on (the previous, or the last full one, unless given)')
+    .addOption(
+      new Option(
+        '--method <HOW>',
+        'how changes are found: as tracked where that is known, or by comparing all',
+      )
+        .choices(['auto', 'tracked', 'compared'])
+        .default('auto'),
+    )
+    .option('--compress <HOW>', 'zstd, zstd:LEVEL (1 to 19) or none', parseCompression, 3)
+    .option('--ignore-read-errors', 'go on where the source cannot be read; what is left out is listed')
+    .option('--rate <SIZE>', 'bytes that are read in a second at most', text => parseSize(text, '--rate'))
+    .option('--label <TEXT>', 'a note that stands with the point')
+    .option('--format <NAME>', 'the format of an image (recognised unless given): qcow2, raw')
+    .addHelpText(
+      'after',
+      `
+A SOURCE with a slash in it, or one that exists, is a path; else it is a volume of the daemon: a snapshot is taken, read
+and deleted again. Each point is one qcow2 image that QEMU reads too, with a manifest and a hash tree beside it. It is
+there when it has been read back and has the digests of what was read; a run that fails leaves nothing behind.
+With --json, lines {"progress": …} come on standard error while it runs.
+${examples(['asof backup data --to /backup/data', 'asof backup /dev/sdb1 --to /backup/sdb1 --kind full', 'asof backup vm.img --to /backup/vm --ignore-read-errors'])}`,
+    )
+    .action(async (source: string, flags: Flags) => {
+      const stop = new AbortController();
+      for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => stop.abort());
+      const shown = new Shown(flags.json ?? false);
+      const options: BackupOptions = {
+        kind: flags.kind,
+        base: flags.base,
+        method: flags.method,
+        level: flags.compress,
+        ignoreReadErrors: flags.ignoreReadErrors ?? false,
+        rate: flags.rate ?? 0,
+        label: flags.label ?? '',
+        signal: stop.signal,
+        urgent: undefined,
+        stored: undefined,
+        progress: state => shown.at(state),
+      };
+      try {
+        const { backup, isVolume, backupVolume } = await import('./backup-volume.js');
+        const result = isVolume(source)
+          ? await backupVolume(source, flags, options)
+          : await backup(source, flags.to, options, { format: flags.format });
+        shown.end();
+        if (flags.json) await writeJson(result.point.manifest);
+        else await write(forPeople(result));
+      } finally {
+        shown.end();
+      }
+    });
+}
+
+/** The level of zstd; 0 is none. */
+function parseCompression(text: string): number {
+  if (text === 'none') return 0;
+  const level = /^zstd(?::(\d{1,2}))?$/.exec(text);
+  const number = Number(level?.[1] ?? 3);
+  if (level && number >= 1 && number <= 19) return number;
+  throw new AsofError('USAGE', `--compress ${JSON.stringify(text)} is none of zstd, zstd:1 to zstd:19, none`);
+}
+
+function forPeople({ point, cleared }: BackupResult): string {
+  const { manifest, stem } = point;
+  const { base, image, bad } = manifest;
+  const seconds = humanSeconds(manifest.milliseconds / 1000);
+  const lines = [
+    `${stem}: ${manifest.kind}${base ? ` on ${base.choice === 'previous' ? 'the previous' : base.id}` : ''}, because ${manifest.kindWhy}`,
+    `changes ${manifest.method}: ${manifest.methodWhy}`,
+    `${humanSize(manifest.read)} read, ${humanSize(image.bytes)} stored, read back and found right; ${seconds}`,
+    `root ${manifest.root}`,
+  ];
+  if (manifest.sha256) lines.push(`sha256 of the disk ${manifest.sha256}`);
+  if (bad.runs.length > 0) {
+    const bytes = bad.runs.reduce((sum, [, length]) => sum + length, 0);
+    lines.push(
+      `${counted(bad.runs.length, 'run')} of sectors could not be read (${humanSize(bytes)}): ${bad.file}`,
+    );
+  }
+  if (cleared.length > 0) lines.push(`taken away, left by a run that was killed: ${cleared.join(', ')}`);
+  return lines.map(text => `${printable(text)}\n`).join('');
+}
+
+/** Progress: a line that rewrites itself on a terminal; lines of JSON for programs. */
+class Shown {
+  readonly #json: boolean;
+  readonly #began = Date.now();
+  #bar: { readonly phase: string; readonly progress: Progress } | undefined;
+  #last = 0;
+
+  constructor(json: boolean) {
+    this.#json = json;
+  }
+
+  at(state: BackupProgress): void {
+    if (this.#json) {
+      const now = Date.now();
+      if (now - this.#last < PACE) return;
+      this.#last = now;
+      process.stderr.write(
+        `${JSON.stringify({ progress: { ...state, milliseconds: now - this.#began } })}\n`,
+      );
+      return;
+    }
+    if (this.#bar?.phase !== state.phase) {
+      this.#bar?.progress.end();
+      const what = state.phase === 'copy' ? 'reading' : 'reading back';
+      this.#bar = {
+        phase: state.phase,
+        progress: new Progress(what, state.phase === 'copy' ? state.total : 0),
+      };
+    }
+    this.#bar?.progress.at(state.done);
+  }
+
+  end(): void {
+    this.#bar?.progress.end();
+    this.#bar = undefined;
+  }
+}

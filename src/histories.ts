@@ -1,0 +1,250 @@
+/**
+ * Composition of histories: what the commands backup, history, verify and mount ask for. It knows the images and what a
+ * mount shows; where a source comes from the daemon, src/cli/backup-volume.ts asks for it.
+ */
+import { fstatSync, realpathSync, statSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { basename, dirname, extname, resolve } from 'node:path';
+import { Disk, type OnDamage } from './block/disk.js';
+import { AsofError } from './errors.js';
+import {
+  type BackupOptions,
+  type BackupProgress,
+  type BackupResult,
+  type BackupSource,
+  backup as runBackup,
+} from './image/backup.js';
+import { openChain } from './image/chain.js';
+import { History, type HistoryPoint } from './image/history.js';
+import { IMAGE_KINDS, type ImageKind, type Manifest } from './image/manifest.js';
+import { points as pointsOf } from './image/points.js';
+import { CLUSTER } from './image/qcow2-writer.js';
+import { keepResult, resultsOf, type Verified } from './image/verification.js';
+import { verifyPoint } from './image/verify.js';
+import { endOfTime } from './moment.js';
+import type { Directory, Entry, Tree } from './mount/tree.js';
+import { Engine, loadAddon } from './native.js';
+
+export type {
+  BackupOptions,
+  BackupProgress,
+  BackupResult,
+  BackupSource,
+  HistoryPoint,
+  ImageKind,
+  Manifest,
+  Verified,
+};
+export { History, IMAGE_KINDS };
+
+const CACHE = 64 * 2 ** 20;
+const MAP_BYTES = 32 * 2 ** 20;
+
+const newEngine = () =>
+  new Engine({ cacheBytes: CACHE, mapBytes: MAP_BYTES, threads: availableParallelism() });
+
+/** What a source is beside its bytes, where it is no plain file: a snapshot of a volume. */
+export type SourceFacts = Partial<
+  Pick<BackupSource, 'volume' | 'time' | 'consistency' | 'snapshot' | 'allocation' | 'tracker'>
+>;
+
+/**
+ * Backs up the newest point of the image, file or device at `path` into `folder`.
+ * Throws what opening an image throws, and what src/image/backup.ts throws.
+ */
+export async function backup(
+  path: string,
+  folder: string,
+  options: BackupOptions,
+  facts: SourceFacts & { readonly format?: string | undefined } = {},
+): Promise<BackupResult> {
+  const chain = openChain(path, { format: facts.format });
+  const engine = newEngine();
+  let disk: Disk | undefined;
+  try {
+    const [point] = pointsOf(chain);
+    disk = new Disk(engine, point!.open());
+    if (disk.size === 0) throw new AsofError('IO', `${path} has no bytes`);
+    const real = realpathSync(path);
+    const before = chain.files.map(({ fd }) => stateOf(fd));
+    const isFile = statSync(real).isFile();
+    const changed = () => {
+      const which = chain.files.find(({ fd }, i) => stateOf(fd) !== before[i]);
+      return which && `${which.path} was written to while it was read: that is no one moment`;
+    };
+    return await runBackup(
+      folder,
+      {
+        disk,
+        volume: { id: `path:${real}`, name: basename(real, extname(real)), source: real },
+        time: new Date(),
+        consistency: isFile ? 'quiet' : 'unknown',
+        snapshot: null,
+        allocation: isFile ? 'holes' : 'all',
+        changed: isFile && facts.snapshot === undefined ? changed : undefined,
+        ...facts,
+      },
+      options,
+    );
+  } finally {
+    disk?.close();
+    engine.close();
+    chain.close();
+  }
+}
+
+/** Size and times of writing; those of a block device say nothing. */
+function stateOf(fd: number): string {
+  const { size, mtimeNs, ctimeNs } = fstatSync(fd, { bigint: true });
+  return `${size} ${mtimeNs} ${ctimeNs}`;
+}
+
+/** A point with what has been found of it: what `asof history --json` lists. */
+export interface PointState {
+  readonly id: string;
+  readonly stem: string;
+  readonly moment: string;
+  readonly manifest: Manifest;
+  /** The newest result; null where nobody has looked since the proof. */
+  readonly verified: Verified | null;
+}
+
+export function stateOfPoint(history: History, point: HistoryPoint): PointState {
+  const { manifest, stem, moment } = point;
+  return { id: manifest.id, stem, moment, manifest, verified: resultsOf(history, point).at(-1) ?? null };
+}
+
+export interface VerifyRequest {
+  readonly deep: boolean;
+  readonly sample: readonly [number, number] | null;
+  /** The result is kept beside the point. */
+  readonly keep: boolean;
+  readonly progress?: (point: HistoryPoint, bytes: number) => void;
+}
+
+/** Verifies points, oldest first; a result each. Throws IO where a result cannot be kept. */
+export async function* verify(
+  history: History,
+  points: readonly HistoryPoint[],
+  request: VerifyRequest,
+): AsyncGenerator<{ readonly point: HistoryPoint; readonly result: Verified }, void, undefined> {
+  const threads = availableParallelism();
+  const imager = new (loadAddon().Imager)(threads, CLUSTER);
+  const engine = newEngine();
+  try {
+    for (const point of points) {
+      const result = await verifyPoint(history, point, {
+        engine,
+        imager,
+        parallel: threads + 2,
+        deep: request.deep,
+        sample: request.sample,
+        progress: bytes => request.progress?.(point, bytes),
+      });
+      if (request.keep) keepResult(history, point, result);
+      yield { point, result };
+    }
+  } finally {
+    imager.close();
+    engine.close();
+  }
+}
+
+/** A history folder and, where `path` names one of its files, that point. Throws NOT_FOUND, IO, POINT_UNKNOWN. */
+export function openHistory(path: string): {
+  readonly history: History;
+  readonly point: HistoryPoint | undefined;
+} {
+  const folder = isFolder(path);
+  const history = new History(folder ? path : dirname(resolve(path)));
+  if (folder) return { history, point: undefined };
+  try {
+    const name = basename(path);
+    return { history, point: history.find(name.replace(/\.(json|tree|map|verified)$/, '')) };
+  } catch (error) {
+    history.close();
+    throw error;
+  }
+}
+
+export function isFolder(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
+}
+
+/** A history as `asof mount` shows it. */
+export class MountedHistory {
+  readonly path: string;
+  readonly tree: Tree;
+  readonly points: readonly HistoryPoint[];
+  readonly #history: History;
+  readonly #engine = newEngine();
+  readonly #disks: Disk[] = [];
+
+  /** Throws NOT_FOUND, IO, or POINT_UNKNOWN where the folder has no point. */
+  constructor(path: string, onDamage: OnDamage) {
+    this.#history = new History(path);
+    this.path = this.#history.path;
+    this.points = this.#history.points;
+    if (this.points.length === 0) {
+      throw new AsofError(
+        'POINT_UNKNOWN',
+        `${this.path} holds no point of a history`,
+        `asof history ${this.path}`,
+      );
+    }
+    const names = [...new Set(this.points.map(({ manifest }) => manifest.volume.name))];
+    const folders = names.map(name => this.#volume(name, onDamage));
+    this.tree = { kind: 'directory', name: '', modified: latest(this.points), entries: folders };
+  }
+
+  close(): void {
+    for (const disk of this.#disks) disk.close();
+    this.#engine.close();
+    this.#history.close();
+  }
+
+  #volume(name: string, onDamage: OnDamage): Directory {
+    const points = this.#history.of(name);
+    const folders = points.map((point): Directory => {
+      const entries = this.#entries(point, onDamage);
+      return { kind: 'directory', name: point.moment, modified: point.time, entries };
+    });
+    const newest = folders.at(-1)!;
+    return {
+      kind: 'directory',
+      name,
+      modified: latest(points),
+      entries: [...newest.entries, ...folders],
+      find: text => {
+        const time = text.startsWith('@') ? endOfTime(text.slice(1)) : undefined;
+        const index = time ? points.findLastIndex(point => point.time <= time) : -1;
+        return index < 0 ? undefined : folders[index];
+      },
+    };
+  }
+
+  #entries(point: HistoryPoint, onDamage: OnDamage): Entry[] {
+    const disk = new Disk(this.#engine, this.#history.source(point), onDamage);
+    this.#disks.push(disk);
+    const modified = point.time;
+    const state = () => stateOfPoint(this.#history, point);
+    const defects = () => ({
+      point: point.manifest.id,
+      bad: point.manifest.bad.runs,
+      defects: disk.defects(),
+    });
+    return [
+      { kind: 'disk', name: 'disk', modified, disk },
+      { kind: 'text', name: 'info.json', modified, text: () => json(state()) },
+      { kind: 'text', name: 'defects.json', modified, text: () => json(defects()) },
+    ];
+  }
+}
+
+function latest(points: readonly HistoryPoint[]): Date {
+  return points.at(-1)!.time;
+}
+
+function json(value: unknown): string {
+  return `${JSON.stringify(value, null, 2)}\n`;
+}
