@@ -62,7 +62,14 @@ export async function decide(history: History, request: BaseRequest): Promise<De
       distrusted: [],
     };
   };
-  if (request.kind === 'full') return full('it was asked for');
+  if (request.kind === 'full') {
+    if (request.base === undefined) return full('it was asked for');
+    throw new AsofError(
+      'BASE_UNUSABLE',
+      'a full image stands on nothing',
+      '--kind incremental, or no --base',
+    );
+  }
   const points = history.of(request.volume);
   const chosen = request.base !== undefined;
   const wanted = request.kind ?? 'incremental';
