@@ -105,8 +105,12 @@ export class NewPoint {
     this.id = id;
     this.stem = stem;
     const intent: Intent = { id, stem };
-    const path = partial(folder, id, 'intent');
-    writeSealed(path, partial(folder, id, 'json'), INTENT, intent);
+    try {
+      writeSealed(partial(folder, id, 'intent'), partial(folder, id, 'json'), INTENT, intent);
+    } catch (error) {
+      this.abandon();
+      throw error;
+    }
   }
 
   /** Where a file is written before it has its name. */
