@@ -2,7 +2,7 @@
  * Composition of histories: what the commands backup, history, verify and mount ask for. It knows the images and what a
  * mount shows; where a source comes from the daemon, src/cli/backup-volume.ts asks for it.
  */
-import { fstatSync, realpathSync, statSync } from 'node:fs';
+import { existsSync, fstatSync, realpathSync, statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { basename, dirname, extname, resolve } from 'node:path';
 import { Disk, type OnDamage } from './block/disk.js';
@@ -155,7 +155,8 @@ export function openHistory(path: string): {
   readonly history: History;
   readonly point: HistoryPoint | undefined;
 } {
-  const folder = isFolder(path);
+  // What is not there is missed by History, in words.
+  const folder = isFolder(path) || !existsSync(path);
   const history = new History(folder ? path : dirname(resolve(path)));
   if (folder) return { history, point: undefined };
   try {
