@@ -122,15 +122,22 @@ export interface VerifyRequest {
   readonly progress?: (point: HistoryPoint, bytes: number) => void;
 }
 
-/** Verifies points, oldest first; a result each. Throws IO where a result cannot be kept. */
+export interface VerifiedPoint {
+  readonly point: HistoryPoint;
+  readonly result: Verified;
+  /** Why the result could not be kept beside the point (a folder that is not to be written); undefined where it was. */
+  readonly notKept: string | undefined;
+}
+
+/** Verifies points, oldest first; a result each. */
 export async function* verify(
   history: History,
   points: readonly HistoryPoint[],
   request: VerifyRequest,
-): AsyncGenerator<{ readonly point: HistoryPoint; readonly result: Verified }, void, undefined> {
+): AsyncGenerator<VerifiedPoint, void, undefined> {
   const threads = availableParallelism();
   const imager = new (loadAddon().Imager)(threads, CLUSTER);
-  const engine = newEngine();
+  let engine = newEngine();
   try {
     for (const point of points) {
       const result = await verifyPoint(history, point, {
@@ -141,12 +148,26 @@ export async function* verify(
         sample: request.sample,
         progress: bytes => request.progress?.(point, bytes),
       });
-      if (request.keep) keepResult(history, point, result);
-      yield { point, result };
+      yield { point, result, notKept: request.keep ? keep(history, point, result) : undefined };
+      if (history.rest()) {
+        // The engine has descriptors of its own.
+        engine.close();
+        engine = newEngine();
+      }
     }
   } finally {
     imager.close();
     engine.close();
+  }
+}
+
+function keep(history: History, point: HistoryPoint, result: Verified): string | undefined {
+  try {
+    keepResult(history, point, result);
+    return undefined;
+  } catch (error) {
+    if (error instanceof AsofError) return error.message;
+    throw error;
   }
 }
 

@@ -8,6 +8,7 @@ import { AsofError } from '../errors.js';
 import { type BackupOptions, type BackupResult, backup } from '../histories.js';
 import type { ChangedExtents, VolumeInfo } from '../volumes.js';
 import { Client } from './client.js';
+import { printable } from './columns.js';
 import type { StateFlags } from './state.js';
 
 export { backup };
@@ -39,8 +40,9 @@ export async function backupVolume(
     throw new AsofError('MOUNT_POINT', 'the daemon shows no disks, so that no snapshot can be read', hint);
   }
   const [snapshot] = await client.ask<Snapshot[]>('POST', '/snapshots', { volumes: [name] });
+  let result: BackupResult | undefined;
   try {
-    return await backup(`${mount}/volumes/${volume.name}/${snapshot!.moment}/disk`, flags.to, options, {
+    result = await backup(`${mount}/volumes/${volume.name}/${snapshot!.moment}/disk`, flags.to, options, {
       format: 'raw',
       volume: { id: volume.id, name: volume.name, source: volume.origin },
       time: new Date(snapshot!.at),
@@ -60,7 +62,15 @@ export async function backupVolume(
         }
       },
     });
+    return result;
   } finally {
-    await client.ask('DELETE', `/snapshots/${snapshot!.id}`);
+    try {
+      await client.ask('DELETE', `/snapshots/${snapshot!.id}`);
+    } catch (error) {
+      // The point is there; or what made it fail is told, and not this.
+      const why = error instanceof Error ? error.message : String(error);
+      const warning = `the snapshot ${snapshot!.id} stays: ${why}`;
+      process.stderr.write(flags.json ? `${JSON.stringify({ warning })}\n` : `asof: ${printable(warning)}\n`);
+    }
   }
 }

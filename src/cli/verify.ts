@@ -1,7 +1,7 @@
 /** `asof verify`: whether a history still is what was written. */
 import type { Command } from 'commander';
 import { AsofError, EXIT } from '../errors.js';
-import { type HistoryPoint, openHistory, type Verified, verify } from '../histories.js';
+import { type HistoryPoint, openHistory, type Verified, type VerifiedPoint, verify } from '../histories.js';
 import { counted, printable } from './columns.js';
 import { type JsonFlag, named, withJson } from './options.js';
 import { write, writeJson } from './output.js';
@@ -36,7 +36,7 @@ ${examples(['asof verify /backup', 'asof verify /backup --sample 1/30', 'asof ve
     )
     .action(async (path: string, flags: Flags) => {
       const { history, point } = openHistory(path);
-      const results: { readonly point: HistoryPoint; readonly result: Verified }[] = [];
+      const results: VerifiedPoint[] = [];
       const points = point ? [point] : history.points;
       const progress = new Progress('verifying', 0);
       let before = 0;
@@ -58,13 +58,14 @@ ${examples(['asof verify /backup', 'asof verify /backup --sample 1/30', 'asof ve
           (point !== undefined || history.troubles.length === 0);
         if (!sound) process.exitCode = EXIT.defects;
         const troubles = point ? [] : history.troubles;
+        const notKept = results.find(one => one.notKept !== undefined)?.notKept;
         if (flags.json) {
           const told = results.map(({ point: one, result }) => ({
             id: one.manifest.id,
             stem: one.stem,
             ...result,
           }));
-          await writeJson({ path: history.path, sound, points: told, troubles });
+          await writeJson({ path: history.path, sound, points: told, troubles, notKept: notKept ?? null });
           return;
         }
         for (const trouble of troubles) await write(`cannot be believed: ${printable(trouble)}\n`);

@@ -18,6 +18,9 @@ import { Tree, TreeFile } from './tree.js';
 /** Images between a point and the full one below it. */
 const LONGEST_CHAIN = 1024;
 
+/** Files that a walk over all points leaves open. */
+const MANY_FILES = 512;
+
 /** A point that is complete: its manifest is there and sound. */
 export interface HistoryPoint {
   readonly manifest: Manifest;
@@ -187,6 +190,17 @@ export class History {
       },
       close() {},
     };
+  }
+
+  /**
+   * Gives files back where many are open, for who goes from point to point; whether it did. No disk or layer of the history
+   * may be in use.
+   */
+  rest(): boolean {
+    if (this.#images.size + this.#trees.size < MANY_FILES) return false;
+    this.close();
+    this.#closed = false;
+    return true;
   }
 
   /** A second call does nothing. */
