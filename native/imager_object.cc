@@ -195,7 +195,12 @@ class ImagerObject : public Napi::ObjectWrap<ImagerObject> {
     }
     auto list = info[2].As<Napi::Float64Array>();
     std::vector<int64_t> offsets;
-    for (size_t i = 0; i < list.ElementLength(); ++i) offsets.push_back(list[i] < 0 ? -1 : static_cast<int64_t>(list[i]));
+    for (size_t i = 0; i < list.ElementLength(); ++i) {
+      uint64_t offset = 0;
+      const double number = list[i];
+      if (!(number < 0) && !ToInteger(number, kMaxOffset, &offset)) return Throw(env, "EINVAL", "an offset is no integer");
+      offsets.push_back(number < 0 ? -1 : static_cast<int64_t>(offset));
+    }
     return Run(
         env,
         [batch, size = cluster_size_, fd = static_cast<int>(fd), offsets = std::move(offsets)] {

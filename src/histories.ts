@@ -45,7 +45,7 @@ const newEngine = () =>
 
 /** What a source is beside its bytes, where it is no plain file: a snapshot of a volume. */
 export type SourceFacts = Partial<
-  Pick<BackupSource, 'volume' | 'time' | 'consistency' | 'snapshot' | 'allocation' | 'tracker'>
+  Pick<BackupSource, 'volume' | 'time' | 'consistency' | 'snapshot' | 'allocation' | 'tracker' | 'changed'>
 >;
 
 /**
@@ -81,7 +81,7 @@ export async function backup(
         consistency: isFile ? 'quiet' : 'unknown',
         snapshot: null,
         allocation: isFile ? 'holes' : 'all',
-        changed: isFile && facts.snapshot === undefined ? changed : undefined,
+        changed: isFile ? changed : undefined,
         ...facts,
       },
       options,

@@ -18,6 +18,8 @@ interface Snapshot {
   readonly moment: string;
   readonly at: string;
   readonly consistency: 'crash';
+  readonly state: string;
+  readonly why: string;
 }
 
 /** Whether SOURCE names a volume, not a path. */
@@ -50,6 +52,11 @@ export async function backupVolume(
       snapshot: snapshot!.id,
       // The origin's holes are later than the snapshot, so that its disk has none.
       allocation: 'all',
+      // Of a broken one no read can be believed, nor that a sector of it is bad.
+      async changed() {
+        const [now] = await client.ask<Snapshot[]>('GET', `/snapshots/${snapshot!.id}`);
+        return now?.state === 'live' ? undefined : `the snapshot broke while it was read: ${now?.why}`;
+      },
       async tracker(since) {
         try {
           const asked = `${path}/changes?since=${encodeURIComponent(since)}`;

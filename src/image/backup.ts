@@ -43,7 +43,7 @@ export interface BackupSource {
   readonly allocation: Manifest['allocation'];
   readonly tracker?: BaseRequest['tracker'];
   /** Asked when all is read: why what was read is no one moment; undefined where it is. */
-  readonly changed?: (() => string | undefined) | undefined;
+  readonly changed?: (() => Promise<string | undefined> | string | undefined) | undefined;
 }
 
 export interface BackupOptions
@@ -158,9 +158,11 @@ async function write(
       signal: options.signal,
       progress: ({ read, stored }) => options.progress?.({ phase: 'copy', total, done: read, stored }),
     });
-    const changed = source.changed?.();
-    if (changed)
-      throw new AsofError('BACKUP_FAILED', changed, 'asof volume add protects it: then a snapshot is read');
+    const changed = await source.changed?.();
+    if (changed) {
+      const hint = source.snapshot === null ? 'asof volume add protects it: then a snapshot is read' : '';
+      throw new AsofError('BACKUP_FAILED', changed, hint);
+    }
     options.step?.('copied');
     writer.finish();
     const root = tree.finish();
