@@ -24,6 +24,7 @@ import { verifyPoint } from './image/verify.js';
 import { endOfTime } from './moment.js';
 import type { Directory, Entry, Tree } from './mount/tree.js';
 import { Engine, loadAddon } from './native.js';
+import { command } from './shell.js';
 
 export type {
   BackupOptions,
@@ -211,7 +212,7 @@ export class MountedHistory {
       throw new AsofError(
         'POINT_UNKNOWN',
         `${this.path} holds no point of a history`,
-        `asof history ${this.path}`,
+        command`asof history ${this.path}`,
       );
     }
     const names = [...new Set(this.points.map(({ manifest }) => manifest.volume.name))];

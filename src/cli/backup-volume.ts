@@ -3,10 +3,10 @@
  * changed is asked of the tracker, relative to the snapshot of the point below. The snapshot is the moment of the image
  * and of the tracking at once: what is written after it belongs to the next.
  */
-import { existsSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { AsofError } from '../errors.js';
 import { type BackupOptions, type BackupResult, backup } from '../histories.js';
-import type { ChangedExtents, VolumeInfo } from '../volumes.js';
+import type { ChangedEnd, Extent, VolumeInfo } from '../volumes.js';
 import { Client } from './client.js';
 import { printable } from './columns.js';
 import type { StateFlags } from './state.js';
@@ -22,9 +22,10 @@ interface Snapshot {
   readonly why: string;
 }
 
-/** Whether SOURCE names a volume, not a path. */
+/** Whether SOURCE names a volume, not a path; a folder is no source. */
 export function isVolume(source: string): boolean {
-  return !source.includes('/') && !existsSync(source);
+  if (source.includes('/')) return false;
+  return statSync(source, { throwIfNoEntry: false })?.isDirectory() ?? true;
 }
 
 /** Throws what the daemon throws, and what a backup throws. */
@@ -50,8 +51,7 @@ export async function backupVolume(
       time: new Date(snapshot!.at),
       consistency: snapshot!.consistency,
       snapshot: snapshot!.id,
-      // The origin's holes are later than the snapshot, so that its disk has none.
-      allocation: 'all',
+      allocation: 'holes',
       // Of a broken one no read can be believed, nor that a sector of it is bad.
       async changed() {
         const [now] = await client.ask<Snapshot[]>('GET', `/snapshots/${snapshot!.id}`);
@@ -59,8 +59,8 @@ export async function backupVolume(
       },
       async tracker(since) {
         try {
-          const asked = `${path}/changes?since=${encodeURIComponent(since)}`;
-          const { extents, method, why } = await client.ask<ChangedExtents>('GET', asked);
+          const asked = `${path}/changes?${new URLSearchParams({ since, until: snapshot!.id })}`;
+          const { extents, method, why } = await client.ask<ChangedEnd & { extents: Extent[] }>('GET', asked);
           if (method === 'none') return { extents: undefined, why };
           return { extents: extents.map(({ start, length }) => [start, length] as const), why };
         } catch (error) {

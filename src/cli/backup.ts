@@ -57,7 +57,7 @@ export function define(command: Command): void {
     .addHelpText(
       'after',
       `
-A SOURCE with a slash in it, or one that exists, is a path; else it is a volume of the daemon: a snapshot is taken, read
+A SOURCE with a slash in it, or that is a file here, is a path; else it is a volume of the daemon: a snapshot is taken, read
 and deleted again. Each point is one qcow2 image that QEMU reads too, with a manifest and a hash tree beside it. It is
 there when it has been read back and has the digests of what was read; a run that fails leaves nothing behind.
 With --json, lines {"progress": …} come on standard error while it runs.

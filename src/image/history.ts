@@ -10,6 +10,7 @@ import { type BlockSource, checkRange, type Layer } from '../block/source.js';
 import { stack } from '../block/stack.js';
 import { AsofError, errnoOf } from '../errors.js';
 import { momentOf, parseTime } from '../moment.js';
+import { command } from '../shell.js';
 import type { Image } from './format.js';
 import { type Manifest, type Run, readManifest } from './manifest.js';
 import { qcow2 } from './qcow2.js';
@@ -84,7 +85,7 @@ export class History {
       throw new AsofError(
         'POINT_UNKNOWN',
         `no point is at or before ${text.slice(1)}`,
-        `asof history ${this.path}`,
+        command`asof history ${this.path}`,
       );
     }
     const hits = among.filter(
@@ -101,7 +102,7 @@ export class History {
     throw new AsofError(
       'POINT_UNKNOWN',
       `${what} called ${JSON.stringify(text)}`,
-      `asof history ${this.path}`,
+      command`asof history ${this.path}`,
     );
   }
 
@@ -111,7 +112,11 @@ export class History {
     for (let { base } = point.manifest; base; base = chain.at(-1)!.manifest.base) {
       const below = this.#byId.get(base.id);
       const damaged = (what: string) =>
-        new AsofError('HISTORY_DAMAGED', `${point.stem} cannot be read: ${what}`, `asof verify ${this.path}`);
+        new AsofError(
+          'HISTORY_DAMAGED',
+          `${point.stem} cannot be read: ${what}`,
+          command`asof verify ${this.path}`,
+        );
       if (!below) throw damaged(`its base ${base.id} is not in ${this.path}`);
       if (below.manifest.root !== base.root)
         throw damaged(`${below.stem} is not the base that it was written for`);
