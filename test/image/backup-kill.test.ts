@@ -14,7 +14,7 @@ t.setTimeout(300_000);
 
 const VICTIM = new URL('backup-victim.js', import.meta.url).pathname;
 /** Calls of a backup from one kill to the next; backup-fault.test.ts stops at each. ASOF_STRIDE=1 kills at each as well. */
-const STRIDE = Number(process.env['ASOF_STRIDE'] ?? 4);
+const STRIDE = Number(process.env['ASOF_STRIDE'] ?? 2);
 
 /** How the run ended: killed, or by itself. */
 function victim(folder: string, calls: number): Promise<'killed' | 'ended'> {
