@@ -17,7 +17,7 @@ interface Snapshot {
   readonly id: string;
   readonly moment: string;
   readonly at: string;
-  readonly consistency: 'crash';
+  readonly consistency: 'application' | 'filesystem' | 'quiet' | 'crash';
   readonly state: string;
   readonly why: string;
 }
