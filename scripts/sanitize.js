@@ -45,7 +45,7 @@ const SANITIZERS = [
 ];
 
 /** Folders of dist/test whose tests load the addon. */
-const FOLDERS = ['block', 'image', 'mount', 'cli', 'end-to-end', 'cow', 'server'];
+const FOLDERS = ['block', 'image', 'mount', 'cli', 'end-to-end', 'cow', 'overlay', 'server'];
 /** Fewer rounds of what goes on for as long as one likes: a sanitized engine is ten times slower. */
 const FEWER = { ASOF_COW_CUT_SECONDS: '5', ASOF_COW_KILLS: '4', ASOF_COW_GROUPS: '60' };
 const MINUTES = 20;
