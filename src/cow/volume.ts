@@ -49,6 +49,7 @@ import {
 } from './snapshot.js';
 import { readState, writeState } from './state-file.js';
 import { createStore, holderHint, openStore, removeStore } from './store.js';
+import { messageOf } from './timeline.js';
 
 export type VolumeState = 'adding' | 'open' | 'broken' | 'unknown' | 'removed';
 
@@ -119,6 +120,14 @@ export interface Watcher {
   readonly log: Logger;
   /** A snapshot whose disk is in use has become invalid: what was cached of it must be forgotten. */
   readonly invalid: (disk: SnapshotDisk) => void;
+}
+
+/** A snapshot that is recorded as deleted, and is there still. */
+interface Forgotten {
+  /** As if nothing had been: only before anything else happens to the volume. Throws IO. */
+  readonly restore: () => void;
+  /** Gives its space back. Throws SNAPSHOT_FAILED. */
+  readonly reclaim: () => Promise<void>;
 }
 
 interface Opened extends ProviderVolume {
@@ -237,7 +246,12 @@ export class Volume {
     const { added, definition } = read.body;
     const volume = new Volume(folder, definition, 'adding', watcher);
     if (!added) {
-      volume.#removeFiles();
+      try {
+        volume.#removeFiles();
+      } catch (error) {
+        // It is no volume; the next start tries again.
+        watcher.log.error({ volume: definition.name, err: error }, 'what is left of it cannot be removed');
+      }
       return undefined;
     }
     try {
@@ -289,6 +303,7 @@ export class Volume {
     } catch (error) {
       this.#opened?.native.abandon();
       this.#opened = undefined;
+      this.#loose = [];
       for (const fd of descriptors) closeSync(fd);
       origin.close();
       throw engineError(error, definition.name);
@@ -435,10 +450,17 @@ export class Volume {
     );
   }
 
-  #save(stopped: Identity | null): void {
+  #save(stopped: Identity | null, stored = this.#stored): void {
     const { origin } = this.#require();
-    const body: StoredState = { stopped, constants: constantsOf(origin), bootId: bootId(), ...this.#stored };
+    const body: StoredState = { stopped, constants: constantsOf(origin), bootId: bootId(), ...stored };
     writeState(join(this.folder, 'state.json'), STATE, body);
+  }
+
+  /** Durable first, then known: where it cannot be written, nothing has changed. Throws IO. */
+  #keep(change: Partial<Stored>): void {
+    const stored = { ...this.#stored, ...change };
+    this.#save(null, stored);
+    this.#stored = stored;
   }
 
   /** For providers and the mount. Throws VOLUME_NOT_OPEN. */
@@ -468,8 +490,7 @@ export class Volume {
       ...recordOf(provider, { id, group, groupSize, epoch }, taken, name, consistency),
       ...(moment && moment.marks.length > 0 ? { marks: moment.marks } : {}),
     };
-    this.#stored = { ...this.#stored, snapshots: [...this.#stored.snapshots, record] };
-    this.#save(null);
+    this.#keep({ snapshots: [...this.#stored.snapshots, record] });
     return this.#infos([record])[0]!;
   }
 
@@ -488,8 +509,7 @@ export class Volume {
     const snapshots = this.#stored.snapshots.map(one =>
       one === record ? { ...record, marks: moment.marks } : one,
     );
-    this.#stored = { ...this.#stored, snapshots };
-    this.#save(null);
+    this.#keep({ snapshots });
   }
 
   #momentFile(id: string): string {
@@ -600,32 +620,34 @@ export class Volume {
     );
   }
 
-  /** Throws SNAPSHOT_FAILED. */
+  /** Throws SNAPSHOT_FAILED, and IO where it cannot be recorded: then nothing has changed. */
   async delete(id: string): Promise<void> {
+    await this.forget(id)?.reclaim();
+  }
+
+  /** Records that it is deleted: from then on it is nobody's. undefined where there is none. Throws IO. */
+  forget(id: string): Forgotten | undefined {
     const opened = this.#require();
     const record = this.#stored.snapshots.find(one => one.id === id);
-    if (!record) return;
+    if (!record) return undefined;
     this.refuseOverlay(id);
-    const { provider } = record;
-    const epochs = [...this.#stored.deleted, epochOf(record)].slice(-EPOCHS_KEPT);
-    const snapshots = this.#stored.snapshots.filter(one => one !== record);
-    this.#stored = { ...this.#stored, snapshots, deleted: epochs };
-    this.#save(null);
-    this.#disks.get(id)?.close();
-    this.#disks.delete(id);
-    rmSync(this.#momentFile(id), { force: true });
-    try {
-      await providerNamed(provider).delete(opened, record);
-    } catch (error) {
-      throw new AsofError(
-        'SNAPSHOT_FAILED',
-        `the snapshot ${id} is deleted, but its space is not free yet: ${errnoOf(error)}`,
-        '',
-        {
-          cause: error,
-        },
-      );
-    }
+    const before = this.#stored;
+    const deleted = [...before.deleted, epochOf(record)].slice(-EPOCHS_KEPT);
+    this.#keep({ snapshots: before.snapshots.filter(one => one !== record), deleted });
+    return {
+      restore: () => this.#keep({ snapshots: before.snapshots, deleted: before.deleted }),
+      reclaim: async () => {
+        this.#disks.get(id)?.close();
+        this.#disks.delete(id);
+        rmSync(this.#momentFile(id), { force: true });
+        try {
+          await providerNamed(record.provider).delete(opened, record);
+        } catch (error) {
+          const message = `the snapshot ${id} is deleted, but its space is not free yet: ${errnoOf(error)}`;
+          throw new AsofError('SNAPSHOT_FAILED', message, '', { cause: error });
+        }
+      },
+    };
   }
 
   /** Throws SNAPSHOT_FAILED where somebody reads it, or where its provider cannot. */
@@ -663,8 +685,7 @@ export class Volume {
   mark(consumer: string, has: SnapshotEpoch): MarkerInfo {
     this.#require();
     const marker = { consumer, has: epochOf(has), marked: Date.now() };
-    this.#stored = { ...this.#stored, consumers: withMarker(this.#stored.consumers, marker) };
-    this.#save(null);
+    this.#keep({ consumers: withMarker(this.#stored.consumers, marker) });
     return markerInfo(marker);
   }
 
@@ -673,8 +694,7 @@ export class Volume {
     this.#require();
     const marker = this.marker(consumer);
     const consumers = this.#stored.consumers.filter(one => one !== marker);
-    this.#stored = { ...this.#stored, consumers };
-    this.#save(null);
+    this.#keep({ consumers });
     return markerInfo(marker);
   }
 
@@ -752,20 +772,41 @@ export class Volume {
     opened.origin.close();
   }
 
-  /** Nothing of it is left but the origin, as it is now. */
+  /**
+   * Nothing of it is left but the origin, as it is now. Throws IO where that cannot be recorded: then nothing has changed;
+   * and where the origin could not be flushed: then it is broken, and can still be removed.
+   */
   async remove(): Promise<void> {
     const opened = this.#opened;
     if (opened) {
+      const { snapshots, deleted } = this.#stored;
+      this.#keep({ snapshots: [], deleted: [...deleted, ...snapshots.map(epochOf)].slice(-EPOCHS_KEPT) });
       await this.#closeOverlays();
       for (const disk of this.#disks.values()) disk.close();
       this.#disks.clear();
-      for (const { id } of this.snapshots()) await this.delete(id);
+      for (const record of snapshots) {
+        try {
+          await providerNamed(record.provider).delete(opened, record);
+        } catch (error) {
+          // What lies in the store goes with it.
+          this.#watcher.log.error({ volume: this.name, id: record.id, err: error }, 'its space is not free');
+        }
+      }
       opened.live.native.close();
-      await opened.native.close();
-      this.#letGo(opened);
+      try {
+        await opened.native.close();
+      } catch (error) {
+        this.#state = 'broken';
+        this.#why = `its end was not clean: ${messageOf(error)}`;
+        throw new AsofError('IO', `the volume ${this.name} is not removed: ${this.#why}`, '', {
+          cause: error,
+        });
+      } finally {
+        this.#letGo(opened);
+      }
     }
-    this.#state = 'removed';
     this.#removeFiles();
+    this.#state = 'removed';
   }
 
   #removeFiles(): void {

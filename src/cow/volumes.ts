@@ -230,7 +230,13 @@ export class Volumes {
       }
       this.#all.delete(volume.definition.id);
       await this.#changed();
-      await volume.remove();
+      try {
+        await volume.remove();
+      } catch (error) {
+        this.#all.set(volume.definition.id, volume);
+        await this.#changed();
+        throw error;
+      }
       return volume;
     });
   }
@@ -382,11 +388,16 @@ export class Volumes {
 
   /** Of members that are shown already as well: they go together. */
   async #discard({ volumes, taker }: Unpublished): Promise<void> {
-    try {
-      for (const [i, volume] of volumes.entries()) await volume.delete(taker.ids[i]!);
-      await taker.undo();
-    } catch (error) {
-      this.#options.log.error({ err: error }, 'what is left of a failed job could not be deleted');
+    const steps = [
+      ...volumes.map((volume, i) => () => volume.state === 'open' && volume.delete(taker.ids[i]!)),
+      () => taker.undo(),
+    ];
+    for (const step of steps) {
+      try {
+        await step();
+      } catch (error) {
+        this.#options.log.error({ err: error }, 'what is left of a failed job could not be deleted');
+      }
     }
   }
 
@@ -422,7 +433,7 @@ export class Volumes {
     return [...grouped, ...alone.filter(one => !grouped.has(one))];
   }
 
-  /** The snapshot of that id, or all of the group. Throws SNAPSHOT_UNKNOWN or VOLUME_NOT_OPEN. */
+  /** The snapshot of that id, or all of the group. Throws SNAPSHOT_UNKNOWN, VOLUME_NOT_OPEN, SNAPSHOT_FAILED or IO. */
   deleteSnapshot(id: string): Promise<SnapshotInfo[]> {
     return this.#next(async () => {
       const meant = this.find(id);
@@ -430,8 +441,18 @@ export class Volumes {
         this.get(volumeId).opened();
         this.get(volumeId).refuseOverlay(one);
       }
-      for (const { volumeId, id: one } of meant) await this.get(volumeId).delete(one);
+      const forgotten: NonNullable<ReturnType<Volume['forget']>>[] = [];
+      try {
+        // All in one turn: nobody sees a part of them.
+        for (const { volumeId, id: one } of meant) forgotten.push(this.get(volumeId).forget(one)!);
+      } catch (error) {
+        for (const one of forgotten) one.restore();
+        throw error;
+      }
+      const ends = await Promise.allSettled(forgotten.map(one => one.reclaim()));
       await this.#changed();
+      const failed = ends.find(one => one.status === 'rejected');
+      if (failed) throw failed.reason;
       return meant;
     });
   }
@@ -666,7 +687,12 @@ function takerOf(provider: SnapshotProvider, volumes: readonly ProviderVolume[])
       }
     },
     async undo() {
-      for (const { volume, id } of requests) await provider.delete(volume, { id });
+      // Of a member that is gone nothing is left; the others must not stay for that.
+      const ends = await Promise.allSettled(
+        requests.map(({ volume, id }) => provider.delete(volume, { id })),
+      );
+      const failed = ends.find(one => one.status === 'rejected' && errnoOf(one.reason) !== 'ESHUTDOWN');
+      if (failed?.status === 'rejected') throw failed.reason;
     },
   };
 }
