@@ -130,7 +130,7 @@ export async function quiesce(plan: QuiescePlan): Promise<Quiesced> {
   const granted = writers.map(({ grants }) => grants).sort((a, b) => (atLeast(a, b) ? 1 : -1))[0];
   const least = request.consistency ?? granted ?? 'crash';
   const paths = subjects.map(({ live }) => live);
-  const found = freeze ? paths.map(path => (path === undefined ? [] : fileSystemsOn(path))) : [];
+  const found = paths.map(path => (path === undefined ? [] : fileSystemsOn(path)));
   const all = freeze ? fileSystemsOfAll(paths.filter(path => path !== undefined)) : [];
   await refuseOwn(all, plan.folders);
   const freezer = await Freezer.start(all, holdMs);
@@ -156,10 +156,10 @@ export async function quiesce(plan: QuiescePlan): Promise<Quiesced> {
   /** Mounted while others were already being held. */
   const late = subjects.map((): FileSystem[] => []);
   const look = () => {
-    if (!freeze) return;
     for (const [i, path] of paths.entries()) {
       const now = path === undefined ? [] : fileSystemsOn(path);
-      late[i] = now.filter(one => !all.some(({ device }) => device === one.device));
+      const known = [...found[i]!, ...late[i]!, ...all];
+      late[i]!.push(...now.filter(one => !known.some(({ device }) => device === one.device)));
     }
   };
   const evidenceOf = (index: number, lost: readonly Loss[], taken: Taken | undefined): Evidence => ({
@@ -169,6 +169,7 @@ export async function quiesce(plan: QuiescePlan): Promise<Quiesced> {
     })),
     fileSystems: [
       ...(found[index] ?? []).map(one => {
+        if (!freeze) return { mountPoint: one.mountPoint, lost: 'it was not to be frozen' };
         const holder = freezer.holders.find(({ fileSystem }) => fileSystem.device === one.device);
         const loss = lost.find(other => other.holder === holder);
         return { mountPoint: one.mountPoint, lost: loss ? loss.why.replace(`${one.mountPoint}: `, '') : '' };
@@ -199,6 +200,7 @@ export async function quiesce(plan: QuiescePlan): Promise<Quiesced> {
         async take(timeoutMs) {
           look();
           const taken = await taker.take(timeoutMs);
+          look();
           return { ...taken, writes: switched(taken) };
         },
       })),
@@ -207,7 +209,12 @@ export async function quiesce(plan: QuiescePlan): Promise<Quiesced> {
       wait,
       worth: lost => short(lost, undefined) === undefined,
       judge: (taken, lost) => short(lost, taken),
-      exclusively: plan.exclusively,
+      // What the daemon writes to may have changed while others prepared; from here on it does not.
+      exclusively: work =>
+        plan.exclusively(async () => {
+          await refuseOwn(all, plan.folders);
+          return work();
+        }),
     });
     const { taken, lost, tried } = reached;
     const records = subjects.map((_, i): QuiesceRecord => {
