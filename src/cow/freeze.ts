@@ -162,8 +162,8 @@ export class FileSystemHolder implements Holder {
   /** Rejects where it was not frozen from its hold until now. */
   async release(signal: AbortSignal): Promise<void> {
     if (!this.#child || !this.#asked) return;
-    // One whose freeze has failed is not ours; one whose freeze was not answered is thawed when it has come about.
-    if (!this.#frozen && !this.#child.waits(this.#index)) return;
+    // One whose freeze has failed is not ours; one whose freeze was answered late, or not yet, is.
+    if (!this.#frozen && !this.#child.holds(this.#index)) return;
     await this.#child.ask('thaw', this.#index, signal);
   }
 }
@@ -224,9 +224,9 @@ class FreezerProcess {
     return this.#child.pid;
   }
 
-  /** Whether a freeze is under way. */
-  waits(index: number): boolean {
-    return this.#waiting.has(`freeze ${index}`);
+  /** Frozen, or a freeze is under way. */
+  holds(index: number): boolean {
+    return this.#held.has(index);
   }
 
   ask(verb: Verb, index: number, signal: AbortSignal): Promise<void> {

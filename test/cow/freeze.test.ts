@@ -2,7 +2,7 @@
  * File systems are found, frozen and thawed; never one that is somebody else's; and whoever dies, none stays frozen.
  */
 import { spawn } from 'node:child_process';
-import { closeSync, openSync, writeSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readFileSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { type FileSystem, fileSystemsOn } from '../../src/cow/file-systems.js';
@@ -194,4 +194,41 @@ t.test('the daemon is killed: the process that froze thaws', { skip }, async t =
     if (writer) await eventually(() => writer.ended(), 'whoever waited goes on');
     t.ok(await thawed(there), kill);
   }
+});
+
+t.test('frozen when nobody waited for it any more: thawed all the same', { skip }, async t => {
+  const folder = scratch(t);
+  const { file } = await ext4On(t, folder, 'late');
+  const log = join(folder, 'log');
+  const go = join(folder, 'go');
+  const program = join(folder, 'program');
+  writeFileSync(
+    program,
+    `#!/bin/sh
+echo ready
+while read -r verb index; do
+  echo "$verb" >> ${log}
+  case $verb in
+    sync) echo "synced $index" ;;
+    freeze) while test -d ${folder} && ! test -e ${go}; do /bin/sleep 0.01; done; echo "frozen $index" ;;
+    thaw) echo "thawed $index" ;;
+  esac
+done
+`,
+    { mode: 0o755 },
+  );
+  const started = await Freezer.start(fileSystemsOn(file), 60_000, program);
+  t.teardown(() => started.close());
+  const holder = started.holders[0]!;
+  const late = new AbortController();
+  const holding = t.rejects(holder.hold(late.signal));
+  const asked = () => (existsSync(log) ? readFileSync(log, 'utf8') : '');
+  await eventually(() => asked().includes('freeze'), 'it was asked');
+  late.abort(new Error('too late'));
+  await holding;
+  writeFileSync(go, '');
+  // Its answer is here, or on its way: both are thawed.
+  for (let turn = 0; turn < 50; turn++) await new Promise(done => setImmediate(done));
+  await holder.release(never);
+  t.match(asked(), /thaw/);
 });
