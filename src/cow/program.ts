@@ -2,9 +2,11 @@
  * Programs that are run around a moment: in a process group of their own, within a time, with what they print kept as far
  * as it goes. When the time is over all of the group is ended, politely first.
  */
-import { spawn } from 'node:child_process';
+import { type ChildProcessByStdio, spawn } from 'node:child_process';
+import type { Readable } from 'node:stream';
 import { AsofError } from '../errors.js';
 import type { Clock } from './clock.js';
+import { messageOf } from './timeline.js';
 
 /** Bytes of output that are kept: the beginning and the end. */
 const KEPT = 16 * 1024;
@@ -41,12 +43,19 @@ export function runProgram(argv: readonly string[], options: ProgramOptions): Pr
   const began = clock.now();
   const output = new Output();
   const [program = '', ...args] = argv;
-  const child = spawn(program, args, {
-    stdio: ['ignore', 'pipe', 'pipe'],
-    detached: true,
-    cwd: '/',
-    env: { ...process.env, ...options.env },
-  });
+  let child: ChildProcessByStdio<null, Readable, Readable>;
+  try {
+    child = spawn(program, args, {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      detached: true,
+      cwd: '/',
+      env: { ...process.env, ...options.env },
+    });
+  } catch (error) {
+    // Words that are too many for the kernel, or that no word can be.
+    const why = `${JSON.stringify(program)} does not start: ${messageOf(error)}`;
+    return Promise.resolve({ code: null, signal: null, why, output: '', took: clock.now() - began });
+  }
   let ending = '';
   const timers: (() => void)[] = [];
   const kill = (signal: NodeJS.Signals) => {
