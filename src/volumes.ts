@@ -183,6 +183,11 @@ export class LiveVolumes {
     }
   }
 
+  /** Its volumes are closed, or about to be. */
+  get closed(): boolean {
+    return this.#closed;
+  }
+
   /** Resolves when somebody else has ended the mount, or it has failed; never where there is none. */
   async lost(): Promise<EndReason> {
     const reason = await (this.mounted?.ended ?? new Promise<never>(() => {}));

@@ -54,6 +54,10 @@ export async function listen(live: LiveVolumes, socket: string, log: Logger): Pr
     const message = `there is no ${request.method} ${request.url}`;
     reply.code(404).send({ error: { code: 'USAGE', message, hint: 'docs/api.md lists the routes' } });
   });
+  // What a volume that is being closed, or is gone, could tell of itself is not how things are.
+  app.addHook('onRequest', async () => {
+    if (live.closed) throw new AsofError('DAEMON_MISSING', 'the daemon is being stopped');
+  });
   for (const { method, path, params, query, body, answer, handle } of ROUTES) {
     app.route({
       method,
