@@ -85,7 +85,6 @@ async function forPeople(lines: Lines): Promise<void> {
   }
   if (!end) throw new Error('the daemon\u2019s answer has no end');
   const { bytes, method, exact, why } = end;
-  await write(
-    `${text}${humanSize(bytes)} changed; ${method}, ${exact ? 'exact' : 'not exact'}: ${printable(why)}\n`,
-  );
+  const how = method === 'none' ? 'not tracked' : `${method}, ${exact ? 'exact' : 'not exact'}`;
+  await write(`${text}${humanSize(bytes)} changed; ${how}: ${printable(why)}\n`);
 }

@@ -39,7 +39,7 @@ export const COMMANDS: readonly CommandEntry[] = [
   },
   {
     name: 'volume',
-    summary: 'what the daemon protects: add, list, show, remove',
+    summary: 'what the daemon protects: add, list, show, remove, mark, unmark',
     load: () => import('./volume.js'),
   },
   {

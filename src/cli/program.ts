@@ -19,7 +19,14 @@ export async function program(argv: readonly string[]): Promise<Command> {
     .showHelpAfterError(false)
     .addHelpText(
       'after',
-      examples(['asof mount disk.qcow2 /mnt', 'asof points disk.qcow2', 'asof umount /mnt']),
+      examples([
+        'asof mount disk.qcow2 /mnt',
+        'asof points disk.qcow2',
+        'asof umount /mnt',
+        'asof serve --mount /srv/asof',
+        'asof volume add mail /dev/vg/mail',
+        'asof snapshot create mail',
+      ]),
     );
   const words = argv.filter(word => !word.startsWith('-'));
   const chosen = words[0] === 'help' ? words[1] : words[0];

@@ -2,8 +2,9 @@
  * What sysfs says of a block device: its size, what it is, who holds it, how much was written to it since it appeared.
  * Documentation/ABI/stable/sysfs-block, Documentation/block/stat.rst.
  */
-import { readdirSync, readFileSync, realpathSync } from 'node:fs';
+import { realpathSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
+import { list, text } from '../sysfs.js';
 
 export interface BlockDevice {
   /** "8:1". */
@@ -78,22 +79,6 @@ function identityOf(disk: string): string {
     if (value !== '') return kind + value;
   }
   return '';
-}
-
-function text(path: string): string {
-  try {
-    return readFileSync(path, 'utf8').trim();
-  } catch {
-    return '';
-  }
-}
-
-function list(path: string): string[] {
-  try {
-    return readdirSync(path);
-  } catch {
-    return [];
-  }
 }
 
 function subfolders(path: string): string[] {

@@ -5,18 +5,14 @@
  *
  * Deeper ones come first: they must be still before what they stand on.
  */
-import { fstatSync, readdirSync, readFileSync, readlinkSync, realpathSync } from 'node:fs';
+import { fstatSync, realpathSync } from 'node:fs';
 import { basename, join } from 'node:path';
+import { type MountEntry, parseMountInfo } from '../mountinfo.js';
+import { list, target, text } from '../sysfs.js';
 import { deviceNumber } from './block-device.js';
 
-/** One mount of a file system. */
-interface Mount {
-  readonly id: number;
-  /** "7:1": of the file system; btrfs and FUSE have numbers of no device. */
-  readonly device: string;
-  readonly mountPoint: string;
-  readonly type: string;
-  readonly source: string;
+/** One mount of a file system; btrfs and FUSE have numbers of no device. */
+interface Mount extends MountEntry {
   /** What leads to it from here: "", or "/proc/PID/root". */
   readonly root: string;
 }
@@ -97,7 +93,7 @@ export function ownWritable(): OwnFile[] {
     const flags = Number.parseInt(/^flags:\s*(\d+)/m.exec(info)?.[1] ?? '0', 8);
     const device = mounts.get(Number(/^mnt_id:\s*(\d+)/m.exec(info)?.[1] ?? -1));
     if ((flags & 3) === 0 || device === undefined) return [];
-    return [{ path: link(`/proc/self/fd/${fd}`), device, block: blockNumber(Number(fd)) }];
+    return [{ path: target(`/proc/self/fd/${fd}`), device, block: blockNumber(Number(fd)) }];
   });
 }
 
@@ -160,10 +156,10 @@ function deviceName(source: string): string {
 function allMounts(others = true): Mount[] {
   const mounts = mountsOf('self', '');
   if (!others) return mounts;
-  const seen = new Set([link('/proc/self/ns/mnt')]);
+  const seen = new Set([target('/proc/self/ns/mnt')]);
   for (const pid of list('/proc')) {
     if (!/^\d+$/.test(pid)) continue;
-    const namespace = link(`/proc/${pid}/ns/mnt`);
+    const namespace = target(`/proc/${pid}/ns/mnt`);
     if (namespace === '' || seen.has(namespace)) continue;
     seen.add(namespace);
     mounts.push(...mountsOf(pid, `/proc/${pid}/root`));
@@ -172,48 +168,5 @@ function allMounts(others = true): Mount[] {
 }
 
 function mountsOf(pid: string, root: string): Mount[] {
-  const mounts: Mount[] = [];
-  for (const line of text(`/proc/${pid}/mountinfo`).split('\n')) {
-    const [before, after] = line.split(' - ', 2);
-    const left = before?.split(' ') ?? [];
-    const right = after?.split(' ') ?? [];
-    if (left.length < 6 || right.length < 2) continue;
-    mounts.push({
-      id: Number(left[0]),
-      device: left[2]!,
-      mountPoint: unescaped(left[4]!),
-      type: right[0]!,
-      source: unescaped(right[1]!),
-      root,
-    });
-  }
-  return mounts;
-}
-
-function unescaped(field: string): string {
-  return field.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
-}
-
-function text(path: string): string {
-  try {
-    return readFileSync(path, 'utf8').trim();
-  } catch {
-    return '';
-  }
-}
-
-function link(path: string): string {
-  try {
-    return readlinkSync(path);
-  } catch {
-    return '';
-  }
-}
-
-function list(path: string): string[] {
-  try {
-    return readdirSync(path);
-  } catch {
-    return [];
-  }
+  return parseMountInfo(text(`/proc/${pid}/mountinfo`)).map(entry => ({ ...entry, root }));
 }

@@ -21,10 +21,12 @@ export const cow: SnapshotProvider = {
   },
 
   states(volume) {
+    const inMemory = volume.definition.store === undefined;
+    const missing = inMemory ? 'its store was in memory, and is gone' : 'the store does not know it';
     const all = new Map(volume.native.snapshots().map(one => [one.id, one]));
     return id => {
       const found = all.get(id);
-      if (!found) return { state: 'unknown', why: 'the store does not know it' };
+      if (!found) return { state: 'unknown', why: missing };
       return { state: found.state, why: found.why || found.error };
     };
   },

@@ -3,9 +3,9 @@
  * devices on a file in it, and mounts below it. All of it is read from /proc and /sys, which name paths without touching
  * the mount. Without root, other users' processes stay unseen.
  */
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { command } from '../shell.js';
+import { list, target, text } from '../sysfs.js';
 import { listMounts, type MountEntry } from './mounts.js';
 
 export interface Holder {
@@ -34,9 +34,16 @@ function mountHolders(mount: MountEntry): Holder[] {
 }
 
 function loopHolders(inside: (path: string) => boolean): Holder[] {
+  const mounts = listMounts();
   return list('/sys/block')
-    .filter(name => name.startsWith('loop') && inside(read(`/sys/block/${name}/loop/backing_file`)))
-    .map(name => ({ who: `/dev/${name}`, release: command`losetup -d /dev/${name}` }));
+    .filter(name => name.startsWith('loop') && inside(text(`/sys/block/${name}/loop/backing_file`)))
+    .map(name => {
+      const device = `/dev/${name}`;
+      const mounted = mounts.find(({ source }) => source === device)?.mountPoint;
+      if (mounted === undefined) return { who: device, release: command`losetup -d ${device}` };
+      // mount -o loop lets go of the device by itself then.
+      return { who: `${device}, mounted on ${mounted}`, release: command`umount ${mounted}` };
+    });
 }
 
 async function processHolders(inside: (path: string) => boolean): Promise<Holder[]> {
@@ -44,7 +51,7 @@ async function processHolders(inside: (path: string) => boolean): Promise<Holder
   const holding = await Promise.all(pids.map(async pid => opens(pid, inside) || (await maps(pid, inside))));
   return pids
     .filter((_, i) => holding[i])
-    .map(pid => ({ who: `${read(`/proc/${pid}/comm`) || 'a process'} (pid ${pid})`, release: '' }));
+    .map(pid => ({ who: `${text(`/proc/${pid}/comm`) || 'a process'} (pid ${pid})`, release: '' }));
 }
 
 function opens(pid: string, inside: (path: string) => boolean): boolean {
@@ -54,30 +61,6 @@ function opens(pid: string, inside: (path: string) => boolean): boolean {
 
 /** Asynchronously, for it waits for the process's own page faults, which may wait for the mount that we serve. */
 async function maps(pid: string, inside: (path: string) => boolean): Promise<boolean> {
-  const text = await readFile(`/proc/${pid}/maps`, 'utf8').catch(() => '');
-  return text.split('\n').some(line => inside(line.slice(line.indexOf('/'))));
-}
-
-function list(path: string): string[] {
-  try {
-    return readdirSync(path);
-  } catch {
-    return []; // it has ended, or is not ours to see
-  }
-}
-
-function read(path: string): string {
-  try {
-    return readFileSync(path, 'utf8').trimEnd();
-  } catch {
-    return '';
-  }
-}
-
-function target(link: string): string {
-  try {
-    return readlinkSync(link);
-  } catch {
-    return '';
-  }
+  const map = await readFile(`/proc/${pid}/maps`, 'utf8').catch(() => '');
+  return map.split('\n').some(line => inside(line.slice(line.indexOf('/'))));
 }

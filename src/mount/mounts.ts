@@ -5,21 +5,12 @@
 import { readFileSync } from 'node:fs';
 import { readlink, realpath } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
-import { unescaped } from '../mountinfo.js';
+import { type MountEntry, parseMountInfo } from '../mountinfo.js';
+
+export type { MountEntry };
 
 /** How our mounts are told from others: the type after "fuse.". */
 export const FS_TYPE = 'fuse.asof';
-
-export interface MountEntry {
-  /** Unique while it is mounted; reused later. */
-  readonly id: number;
-  readonly parent: number;
-  /** "major:minor". */
-  readonly device: string;
-  readonly mountPoint: string;
-  readonly type: string;
-  readonly source: string;
-}
 
 /** The mounts that this process sees, in the order in which they were made. Empty where there is no such file. */
 export function listMounts(): MountEntry[] {
@@ -30,26 +21,6 @@ export function listMounts(): MountEntry[] {
     return [];
   }
   return parseMountInfo(text);
-}
-
-export function parseMountInfo(text: string): MountEntry[] {
-  const mounts: MountEntry[] = [];
-  for (const line of text.split('\n')) {
-    // 36 35 98:0 /root /mount/point options optional… - type source super-options
-    const [before, after] = line.split(' - ', 2);
-    const left = before?.split(' ') ?? [];
-    const right = after?.split(' ') ?? [];
-    if (left.length < 6 || right.length < 2) continue;
-    mounts.push({
-      id: Number(left[0]),
-      parent: Number(left[1]),
-      device: left[2]!,
-      mountPoint: unescaped(left[4]!),
-      type: right[0]!,
-      source: unescaped(right[1]!),
-    });
-  }
-  return mounts;
 }
 
 /** The mount that a look-up of `mountPoint` (canonical) meets: the last one made there. */

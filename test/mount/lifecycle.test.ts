@@ -6,11 +6,12 @@ import { once } from 'node:events';
 import { mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { listMounts, mountAt, parseMountInfo } from '../../src/mount/mounts.js';
+import { listMounts, mountAt } from '../../src/mount/mounts.js';
 import { nativeFuse } from '../../src/mount/native-fuse.js';
 import { listAsofMounts } from '../../src/mount/registry.js';
 import type { Tree } from '../../src/mount/tree.js';
 import { unmountAt } from '../../src/mount/unmount.js';
+import { parseMountInfo } from '../../src/mountinfo.js';
 import { cannotMount, has, run, text, until, Workshop } from './fixture.js';
 
 const why = cannotMount(nativeFuse.unavailable());
