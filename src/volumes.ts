@@ -9,14 +9,16 @@
  *   MOUNT/volumes/NAME/@<time>             the newest snapshot at or before a time; not listed
  */
 import { resolve } from 'node:path';
+import type { Changes, ChangesEnd } from './cow/changed.js';
 import { CONSISTENCIES } from './cow/consistency.js';
 import type { MarkerInfo } from './cow/consumer.js';
 import type { DeclaredVolume, VolumeDefaults, VolumeRequest } from './cow/definition.js';
+import type { Tracking } from './cow/past.js';
 import { PROVIDERS } from './cow/providers.js';
 import { MOMENT_DEFAULTS, type MomentRequest } from './cow/quiesce.js';
 import type { SnapshotInfo } from './cow/snapshot.js';
 import { StateFolder } from './cow/state-folder.js';
-import type { Changes, ChangesEnd, Tracking, Volume, VolumeState } from './cow/volume.js';
+import type { Volume, VolumeState } from './cow/volume.js';
 import { type ChangesQuery, type ShownSnapshot, type VolumeActivity, Volumes } from './cow/volumes.js';
 import { AsofError } from './errors.js';
 import type { Logger } from './log.js';
@@ -367,7 +369,7 @@ function momentFolder(volume: Volume, snapshot: SnapshotInfo): Directory {
   } catch {
     // What cannot be opened has no disk; info.json says why.
   }
-  const overlay = volume.overlay(id);
+  const overlay = volume.overlays.get(id);
   if (overlay) entries.push({ kind: 'disk', name: 'overlay', modified, disk: overlay, writable: true });
   return { kind: 'directory', name: moment, modified, entries };
 }

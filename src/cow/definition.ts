@@ -25,6 +25,23 @@ export interface VolumeDefinition {
   readonly added: number;
 }
 
+/** Of a volume of which nothing can be believed but its id. */
+export function unknownDefinition(id: string): VolumeDefinition {
+  return {
+    id,
+    name: id,
+    origin: '',
+    size: 0,
+    sectorSize: 512,
+    chunkSize: 0,
+    durability: 'power',
+    onCowError: 'break-snapshot',
+    cowTimeoutMs: 0,
+    storeLimit: 0,
+    added: 0,
+  };
+}
+
 /** What a user says when adding one. */
 export interface VolumeRequest {
   readonly name: string;

@@ -9,104 +9,43 @@
  * a snapshot exists when the provider has it, recorded or not; a deletion is recorded before the provider is asked.
  * Distrust is made durable by the engine before the record of the origin that caused it is replaced.
  */
-import { closeSync, existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
+import { closeSync, mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { Overlay } from '../block/overlay.js';
 import { AsofError, errnoOf } from '../errors.js';
 import type { Logger } from '../log.js';
-import {
-  type CowActivity,
-  type CowDurability,
-  type CowEvent,
-  type CowFound,
-  loadAddon,
-  type NativeLiveDisk,
-} from '../native.js';
+import type { CowActivity, CowEvent, CowFound, NativeLiveDisk } from '../native.js';
 import { command } from '../shell.js';
-import type { Consistency, MomentRecord } from './consistency.js';
+import { type Changes, changedBetween } from './changed.js';
+import type { MomentRecord } from './consistency.js';
 import { type Marker, type MarkerInfo, markerInfo, markerOf, withMarker } from './consumer.js';
-import { REGION_SIZE, type VolumeDefinition } from './definition.js';
-import {
-  bootId,
-  type Constants,
-  constantsOf,
-  foreignWrite,
-  type Identity,
-  identityOf,
-  replaced,
-  writtenAfterDeath,
-} from './identity.js';
+import { unknownDefinition, type VolumeDefinition } from './definition.js';
+import { engineError, openEngine } from './engine.js';
+import { bootId, constantsOf, type Identity, identityOf } from './identity.js';
+import { Moments } from './moments.js';
 import { Origin } from './origin.js';
+import { Overlays } from './overlays.js';
+import { suspicion, type Tracking, trackingOf } from './past.js';
 import type { ProviderVolume, SnapshotDisk, SnapshotProvider, Taken } from './provider.js';
 import { PROVIDERS, providerNamed } from './providers.js';
 import {
-  epochOf,
-  freeMoment,
-  type SnapshotEpoch,
-  type SnapshotInfo,
-  type SnapshotRecord,
-  type SnapshotState,
-} from './snapshot.js';
+  DEFINITION,
+  leastEpochOf,
+  momentOf,
+  recordOf,
+  STATE,
+  type Stored,
+  type StoredDefinition,
+  type StoredState,
+  statesOf,
+  withEpochs,
+  withoutPast,
+} from './records.js';
+import { epochOf, type SnapshotEpoch, type SnapshotInfo, type SnapshotRecord } from './snapshot.js';
 import { readState, writeState } from './state-file.js';
-import { createStore, holderHint, openStore, removeStore } from './store.js';
+import { createStore, openStore, removeStore } from './store.js';
 import { messageOf } from './timeline.js';
 
 export type VolumeState = 'adding' | 'open' | 'broken' | 'unknown' | 'removed';
-
-/** volume.json: `added` is written when everything else is there. */
-interface StoredDefinition {
-  readonly added: boolean;
-  readonly definition: VolumeDefinition;
-}
-
-/** state.json. */
-interface StoredState {
-  /** The origin as a clean stop left it; null while the daemon runs, and after it was killed. */
-  readonly stopped: Identity | null;
-  /** Of the last run. */
-  readonly constants: Constants;
-  readonly bootId: string;
-  readonly snapshots: readonly SnapshotRecord[];
-  readonly deleted: readonly SnapshotEpoch[];
-  /** By name. */
-  readonly consumers?: readonly Marker[];
-}
-
-/** What of it this file changes. */
-interface Stored extends Pick<StoredState, 'snapshots' | 'deleted'> {
-  readonly consumers: readonly Marker[];
-}
-
-const DEFINITION = 'volume';
-const STATE = 'volume-state';
-const MOMENT = 'moment';
-
-/** Deleted snapshots whose epochs are kept: a consumer may ask for what changed since one. */
-const EPOCHS_KEPT = 4096;
-
-/** Bytes left in the store at which the low-water event comes: a tenth of the limit, or this. */
-const LOW_WATER = 64 * 2 ** 20;
-
-/** What is known of changes before now. */
-export interface Tracking {
-  /** `exact` to the chunk; `over` where a crash made regions count whole; `unknown` before the last start. */
-  readonly state: 'exact' | 'over' | 'unknown';
-  readonly why: string;
-}
-
-/** Runs that are asked of the engine at once: what an answer holds in memory, whatever the size of the volume. */
-const RUNS_AT_ONCE = 8192;
-
-/** What stands at the end of an answer. */
-export interface ChangesEnd {
-  /** How they were found: the tracker told, or nothing could, and everything counts as changed. */
-  readonly method: 'tracked' | 'none';
-  readonly exact: boolean;
-  readonly why: string;
-}
-
-/** Runs, piece by piece: start and length in bytes alternate. They never hold less than what changed. */
-export type Changes = AsyncGenerator<Float64Array, ChangesEnd, undefined>;
 
 /** The live device as a mount shows it: one object for as long as the volume is open. */
 export interface LiveDisk {
@@ -147,7 +86,8 @@ export class Volume {
   /** Members of groups that nothing is recorded of: whether the group is whole shows when all volumes are there. */
   #loose: SnapshotRecord[] = [];
   readonly #disks = new Map<string, SnapshotDisk>();
-  readonly #overlays = new Map<string, Overlay>();
+  readonly #overlays: Overlays;
+  readonly #moments: Moments;
   readonly #events: CowEvent[] = [];
   readonly #watcher: Watcher;
 
@@ -156,6 +96,8 @@ export class Volume {
     this.definition = definition;
     this.#state = state;
     this.#watcher = watcher;
+    this.#overlays = new Overlays(definition, folder, watcher.log);
+    this.#moments = new Moments(folder);
   }
 
   get name(): string {
@@ -232,14 +174,7 @@ export class Volume {
   ): Promise<Volume | undefined> {
     const read = readState<StoredDefinition>(join(folder, 'volume.json'), DEFINITION);
     if ('trouble' in read) {
-      const nobody = { id, name: id, origin: '', size: 0, sectorSize: 512, chunkSize: 0, added: 0 } as const;
-      const rest = {
-        durability: 'power',
-        onCowError: 'break-snapshot',
-        cowTimeoutMs: 0,
-        storeLimit: 0,
-      } as const;
-      const volume = new Volume(folder, { ...nobody, ...rest }, 'unknown', watcher);
+      const volume = new Volume(folder, unknownDefinition(id), 'unknown', watcher);
       volume.#why = read.trouble;
       return volume;
     }
@@ -297,8 +232,8 @@ export class Volume {
       }
       this.#tracking = trackingOf(distrust, found);
       await this.#reconcile(distrust, !('trouble' in read));
-      this.#sweepMoments();
-      if (this.#tracking.state === 'unknown') this.#loseEpochs(this.#tracking.why);
+      this.#moments.sweep(this.#stored.snapshots.map(({ id }) => id));
+      if (this.#tracking.state === 'unknown') this.#stored = withoutPast(this.#stored, this.#tracking.why);
       this.#save(null);
     } catch (error) {
       this.#opened?.native.abandon();
@@ -312,44 +247,16 @@ export class Volume {
 
   async #openEngine(origin: Origin, descriptors: readonly number[], create: boolean): Promise<CowFound> {
     const { definition, folder } = this;
-    const { id, size, sectorSize, chunkSize, durability, onCowError, cowTimeoutMs, storeLimit } = definition;
-    const [first, second] = descriptors;
-    const { volume: native, found } = await loadAddon().CowVolume.open({
-      volume: id,
-      size,
-      sectorSize,
-      chunkSize,
-      regionSize: Math.max(REGION_SIZE, chunkSize),
-      durability,
-      onError: onCowError,
-      timeoutMs: cowTimeoutMs,
-      limit: storeLimit,
-      lowWater: storeLimit > 0 ? Math.floor(storeLimit / 10) : LOW_WATER,
+    const { size, sectorSize } = definition;
+    const { volume: native, found } = await openEngine(definition, origin, descriptors, {
       create,
-      leastEpoch: this.#leastEpoch(),
-      bootId: bootId(),
-      origin: origin.fd,
-      store: second === undefined ? null : first!,
-      tracker: second ?? first!,
+      leastEpoch: leastEpochOf(this.#stored),
       event: event => this.#told(event),
     });
     this.#found = found;
-    this.#opened = {
-      definition,
-      folder,
-      origin,
-      native,
-      live: { size, sectorSize, native: native.live() },
-      descriptors,
-    };
+    const live = { size, sectorSize, native: native.live() };
+    this.#opened = { definition, folder, origin, native, live, descriptors };
     return found;
-  }
-
-  /** Above every epoch that is on record. */
-  #leastEpoch(): number {
-    const { snapshots, deleted, consumers } = this.#stored;
-    const all = [...snapshots, ...deleted, ...consumers.map(one => one.has)];
-    return all.reduce((most, { epoch }) => Math.max(most, epoch + 1), 0);
   }
 
   /** Brings records and providers together: deletions are finished, what was never recorded is. */
@@ -368,7 +275,7 @@ export class Volume {
         } else if (!snapshots.some(one => one.id === found.id)) {
           const lost = distrust !== undefined && !provider.can.independent;
           const state = lost ? ('unknown' as const) : ('live' as const);
-          const record = recordOf(provider, found, found, this.#moment(found.time, snapshots));
+          const record = recordOf(provider, found, found, momentOf(found.time, { snapshots }));
           const one = { ...record, state, why: distrust ?? '' };
           if (recorded && one.groupSize > 1) this.#loose.push(one);
           else snapshots = [...snapshots, one];
@@ -376,19 +283,6 @@ export class Volume {
       }
     }
     this.#stored = { ...this.#stored, snapshots: snapshots.sort((a, b) => a.time - b.time) };
-  }
-
-  /**
-   * What changed since any moment of before is unknown, for good. The engine knows as well, but keeps the last reason only.
-   */
-  #loseEpochs(why: string): void {
-    const lose = <T extends SnapshotEpoch>(one: T): T => ({ ...one, lost: one.lost ?? why });
-    const { snapshots, deleted, consumers } = this.#stored;
-    this.#stored = {
-      snapshots: snapshots.map(lose),
-      deleted: deleted.map(lose),
-      consumers: consumers.map(one => ({ ...one, has: lose(one.has) })),
-    };
   }
 
   get loose(): readonly SnapshotRecord[] {
@@ -407,7 +301,7 @@ export class Volume {
     for (const one of loose) {
       if (whole(one)) {
         const lost = this.#tracking.state === 'unknown' ? { lost: this.#tracking.why } : {};
-        snapshots = [...snapshots, { ...one, ...lost, moment: this.#moment(one.time, snapshots) }];
+        snapshots = [...snapshots, { ...one, ...lost, moment: momentOf(one.time, { snapshots }) }];
         continue;
       }
       this.#watcher.log.warn(
@@ -421,15 +315,7 @@ export class Volume {
         this.#watcher.log.error({ volume: this.name, group: one.group, err: error }, 'it cannot be deleted');
       }
     }
-    this.#stored = { ...this.#stored, snapshots: [...snapshots].sort((a, b) => a.time - b.time) };
-    this.#save(null);
-  }
-
-  #moment(time: number, taken: readonly SnapshotRecord[]): string {
-    return freeMoment(
-      time,
-      taken.map(one => one.moment),
-    );
+    this.#keep({ snapshots: [...snapshots].sort((a, b) => a.time - b.time) });
   }
 
   #told(event: CowEvent): void {
@@ -483,8 +369,8 @@ export class Volume {
     moment?: MomentRecord,
   ): SnapshotInfo {
     // Before the snapshot itself: one of which nothing is known yet leaves a file that the next start clears away.
-    if (moment) this.#writeMoment(id, moment);
-    const name = this.#moment(taken.time, this.#stored.snapshots);
+    if (moment) this.#moments.write(id, moment);
+    const name = momentOf(taken.time, this.#stored);
     const consistency = moment?.consistency ?? 'crash';
     const record = {
       ...recordOf(provider, { id, group, groupSize, epoch }, taken, name, consistency),
@@ -496,37 +382,19 @@ export class Volume {
 
   /** How the snapshot came about; undefined where that is not known. */
   momentRecord(id: string): MomentRecord | undefined {
-    const read = readState<MomentRecord>(this.#momentFile(id), MOMENT);
-    return 'trouble' in read ? undefined : read.body;
+    return this.#moments.read(id);
   }
 
   /** What came after the snapshot was there: the rest of its job. */
   amend(id: string, moment: MomentRecord): void {
     const record = this.#stored.snapshots.find(one => one.id === id);
     if (!record) return;
-    this.#writeMoment(id, moment);
+    this.#moments.write(id, moment);
     if (moment.marks.length === 0) return;
     const snapshots = this.#stored.snapshots.map(one =>
       one === record ? { ...record, marks: moment.marks } : one,
     );
     this.#keep({ snapshots });
-  }
-
-  #momentFile(id: string): string {
-    return join(this.folder, 'moments', `${id}.json`);
-  }
-
-  #writeMoment(id: string, moment: MomentRecord): void {
-    mkdirSync(join(this.folder, 'moments'), { recursive: true, mode: 0o700 });
-    writeState(this.#momentFile(id), MOMENT, moment);
-  }
-
-  /** Of snapshots that are not there: deleted ones, and those of a job that died. */
-  #sweepMoments(): void {
-    const folder = join(this.folder, 'moments');
-    if (!existsSync(folder)) return;
-    const known = new Set(this.#stored.snapshots.map(({ id }) => `${id}.json`));
-    for (const name of readdirSync(folder)) if (!known.has(name)) rmSync(join(folder, name));
   }
 
   /** Oldest first. */
@@ -535,23 +403,14 @@ export class Volume {
   }
 
   #infos(records: readonly SnapshotRecord[]): SnapshotInfo[] {
+    const state = this.#opened ? statesOf(this.#opened) : undefined;
+    const shut = { state: 'unknown' as const, why: `the volume is not open: ${this.#why}` };
     const { id: volumeId, name: volume, size, sectorSize } = this.definition;
-    const lookups = new Map<string, ReturnType<SnapshotProvider['states']>>();
-    const stateOf = (record: SnapshotRecord): { readonly state: SnapshotState; readonly why: string } => {
-      if (record.state !== 'live') return record;
-      if (!this.#opened) return { state: 'unknown', why: `the volume is not open: ${this.#why}` };
-      let lookup = lookups.get(record.provider);
-      if (!lookup) {
-        lookup = providerNamed(record.provider).states(this.#opened);
-        lookups.set(record.provider, lookup);
-      }
-      return lookup(record.id);
-    };
     return records.map(({ lost: _, ...record }) => {
-      const { state, why } = stateOf(record);
+      const told = record.state === 'live' ? (state?.(record) ?? shut) : record;
       const at = new Date(record.time).toISOString();
       const overlay = this.#overlays.get(record.id)?.info() ?? null;
-      return { ...record, state, why, volume, volumeId, at, size, sectorSize, overlay };
+      return { ...record, state: told.state, why: told.why, volume, volumeId, at, size, sectorSize, overlay };
     });
   }
 
@@ -566,58 +425,14 @@ export class Volume {
     return disk;
   }
 
-  /** The writable view of a snapshot, where it has one. */
-  overlay(id: string): Overlay | undefined {
-    return this.#overlays.get(id);
+  /** Of its snapshots. */
+  get overlays(): Overlays {
+    return this.#overlays;
   }
 
-  /**
-   * Lays a writable view over a snapshot, with its layer in the file `path`, or one that is thrown away at the drop or the
-   * stop. Throws OVERLAY_UNUSABLE, and OVERLAY_IN_USE where there is one.
-   */
-  async addOverlay(id: string, path: string | undefined): Promise<Overlay> {
-    if (this.#overlays.has(id)) {
-      throw new AsofError(
-        'OVERLAY_IN_USE',
-        `the snapshot ${id} has an overlay already`,
-        `asof snapshot overlay ${id} --drop`,
-      );
-    }
-    const { size, native } = this.disk(id);
-    const identity = `snapshot ${id} of volume ${this.definition.id}`;
-    const label = `the snapshot ${id} of the volume ${this.name}`;
-    const place = path === undefined ? { scratch: this.folder } : { path };
-    const overlay = await Overlay.open({ size, native, identity, label }, place);
-    this.#overlays.set(id, overlay);
-    return overlay;
-  }
-
-  /** Takes it out of what is shown; the caller closes it, or gives it back. */
-  hideOverlay(id: string): void {
-    this.#overlays.delete(id);
-  }
-
-  showOverlay(id: string, overlay: Overlay): void {
-    this.#overlays.set(id, overlay);
-  }
-
-  async #closeOverlays(): Promise<void> {
-    for (const overlay of this.#overlays.values()) {
-      await overlay.close().catch(error => {
-        this.#watcher.log.error({ volume: this.name, err: error }, 'an overlay is not whole in its layer');
-      });
-    }
-    this.#overlays.clear();
-  }
-
-  /** Throws OVERLAY_IN_USE where the snapshot has an overlay: then it cannot be deleted. */
-  refuseOverlay(id: string): void {
-    if (!this.#overlays.has(id)) return;
-    throw new AsofError(
-      'OVERLAY_IN_USE',
-      `the snapshot ${id} of the volume ${this.name} has an overlay`,
-      `asof snapshot overlay ${id} --drop, then delete it`,
-    );
+  /** Lays a writable view over a snapshot. Throws what Overlays.add throws, and SNAPSHOT_UNKNOWN. */
+  async addOverlay(id: string, path: string | undefined): Promise<void> {
+    await this.#overlays.add(this.disk(id), id, path);
   }
 
   /** Throws SNAPSHOT_FAILED, and IO where it cannot be recorded: then nothing has changed. */
@@ -630,16 +445,16 @@ export class Volume {
     const opened = this.#require();
     const record = this.#stored.snapshots.find(one => one.id === id);
     if (!record) return undefined;
-    this.refuseOverlay(id);
+    this.#overlays.refuse(id);
     const before = this.#stored;
-    const deleted = [...before.deleted, epochOf(record)].slice(-EPOCHS_KEPT);
+    const deleted = withEpochs(before.deleted, [record]);
     this.#keep({ snapshots: before.snapshots.filter(one => one !== record), deleted });
     return {
       restore: () => this.#keep({ snapshots: before.snapshots, deleted: before.deleted }),
       reclaim: async () => {
         this.#disks.get(id)?.close();
         this.#disks.delete(id);
-        rmSync(this.#momentFile(id), { force: true });
+        this.#moments.remove(id);
         try {
           await providerNamed(record.provider).delete(opened, record);
         } catch (error) {
@@ -702,55 +517,15 @@ export class Volume {
    * What was written since `since` (undefined: since the volume was added), up to the snapshot `until` (undefined: up to
    * now). `until` is one of this volume that is live.
    */
-  async *changes(since: SnapshotEpoch | undefined, until: SnapshotInfo | undefined): Changes {
-    const { native } = this.#require();
-    const { size } = this.definition;
-    const rough = [since, until].find(one => one !== undefined && !providerNamed(one.provider).can.tracked);
-    const why = new Set<string>();
-    if (rough) {
-      why.add(
-        `a snapshot of ${rough.provider} does not split what was written before it from what came after`,
-      );
-    }
-    if (since?.lost !== undefined) {
-      yield Float64Array.of(0, size);
-      return { method: 'none', exact: false, why: since.lost };
-    }
-    // A snapshot that closed no epoch lies somewhere in it: what was written before or after in it counts as well.
-    const from = since === undefined ? 0 : rough === since ? Math.max(0, since.epoch - 1) : since.epoch;
-    const to = until === undefined || !providerNamed(until.provider).can.tracked ? 0 : until.epoch;
-    let exact = rough === undefined;
-    if (until && native.snapshots().some(one => one.id === until.id && one.releasedChunks > 0)) {
-      exact = false;
-      why.add(`what was released of the snapshot ${until.id} counts as changed where it was written later`);
-    }
-    let everything = false;
-    // A run may go on in the next piece.
-    let open: [start: number, length: number] | undefined;
-    for (let at = 0; at < size; ) {
-      const piece = await native.changes(from, to, at, RUNS_AT_ONCE);
-      if (piece.why !== '') why.add(piece.why);
-      if (!piece.exact) exact = false;
-      const { runs } = piece;
-      if (at === 0) everything = !piece.exact && runs.length === 2 && runs[0] === 0 && runs[1] === size;
-      at = piece.next;
-      if (runs.length === 0) continue;
-      if (open && open[0] + open[1] === runs[0]) {
-        runs[0] = open[0];
-        runs[1]! += open[1];
-      } else if (open) yield Float64Array.from(open);
-      open = [runs.at(-2)!, runs.at(-1)!];
-      if (runs.length > 2) yield runs.subarray(0, -2);
-    }
-    if (open) yield Float64Array.from(open);
-    return { method: everything ? 'none' : 'tracked', exact, why: [...why].join('; ') };
+  changes(since: SnapshotEpoch | undefined, until: SnapshotInfo | undefined): Changes {
+    return changedBetween(this.#require().native, this.definition.size, since, until);
   }
 
   /** The clean stop. Never throws: what could not be recorded is unknown at the next start. */
   async close(): Promise<void> {
     const opened = this.#opened;
     if (!opened) return;
-    await this.#closeOverlays();
+    await this.#overlays.close();
     for (const disk of this.#disks.values()) disk.close();
     this.#disks.clear();
     try {
@@ -780,8 +555,8 @@ export class Volume {
     const opened = this.#opened;
     if (opened) {
       const { snapshots, deleted } = this.#stored;
-      this.#keep({ snapshots: [], deleted: [...deleted, ...snapshots.map(epochOf)].slice(-EPOCHS_KEPT) });
-      await this.#closeOverlays();
+      this.#keep({ snapshots: [], deleted: withEpochs(deleted, snapshots) });
+      await this.#overlays.close();
       for (const disk of this.#disks.values()) disk.close();
       this.#disks.clear();
       for (const record of snapshots) {
@@ -816,64 +591,4 @@ export class Volume {
     if (store !== undefined) removeStore(store);
     rmSync(this.folder, { recursive: true, force: true });
   }
-}
-
-function suspicion(
-  stored: StoredState,
-  now: Identity,
-  lastAlive: Date | undefined,
-  durability: CowDurability,
-): string | undefined {
-  if (stored.stopped) return foreignWrite(stored.stopped, now);
-  // What the tracker noted was never synced, and may not have reached the disk before what it was noted for.
-  if (durability === 'process' && stored.bootId !== now.bootId)
-    return 'the machine stopped while the volume was in use, and the durability `process` does not outlast that';
-  const sameBoot = stored.bootId === now.bootId;
-  return replaced(stored.constants, now, sameBoot) ?? writtenAfterDeath(now, stored.bootId, lastAlive);
-}
-
-function trackingOf(distrust: string | undefined, found: CowFound): Tracking {
-  const why = distrust ?? found.tracking;
-  if (why !== '') return { state: 'unknown', why };
-  if (found.clean) return { state: 'exact', why: '' };
-  return {
-    state: 'over',
-    why: 'the daemon was not stopped cleanly: regions written before count as changed whole',
-  };
-}
-
-function recordOf(
-  provider: SnapshotProvider,
-  { id, group, groupSize, epoch }: Pick<SnapshotRecord, 'id' | 'group' | 'groupSize' | 'epoch'>,
-  { time, holdNs, switchNs }: Pick<Taken, 'time' | 'holdNs' | 'switchNs'>,
-  moment: string,
-  consistency: Consistency = 'crash',
-): SnapshotRecord {
-  const state = 'live';
-  return {
-    id,
-    group,
-    groupSize,
-    provider: provider.name,
-    time,
-    moment,
-    consistency,
-    holdNs,
-    switchNs,
-    epoch,
-    state,
-    why: '',
-  };
-}
-
-/** What the engine rejects with, in words. */
-function engineError(error: unknown, name: string): unknown {
-  if (error instanceof AsofError || errnoOf(error) === '') return error;
-  const why = error instanceof Error ? error.message : String(error);
-  return new AsofError(
-    'STORE_UNUSABLE',
-    `the volume ${name} cannot be opened: ${why} (${errnoOf(error)})`,
-    errnoOf(error) === 'EBUSY' ? holderHint(why) : '',
-    { cause: error },
-  );
 }

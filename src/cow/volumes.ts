@@ -10,8 +10,8 @@ import { AsofError, errnoOf } from '../errors.js';
 import type { CowActivity } from '../native.js';
 import { command } from '../shell.js';
 import { Activity, type Forecast, type Rates, SAMPLE_MS } from './activity.js';
+import type { Changes } from './changed.js';
 import { type Clock, SYSTEM_CLOCK } from './clock.js';
-import type { CommandRun } from './commands.js';
 import type { MomentRecord } from './consistency.js';
 import type { MarkerInfo } from './consumer.js';
 import {
@@ -21,17 +21,11 @@ import {
   type VolumeDefaults,
   type VolumeRequest,
 } from './definition.js';
-import { runJob } from './job.js';
-import type { ProviderVolume, SnapshotProvider, Taken } from './provider.js';
-import { PROVIDERS, providersFor, type Refusal } from './providers.js';
-import { checkMoment, type MomentRequest, type QuiesceRecord, quiesce, refuseEarly } from './quiesce.js';
-import type { Taker } from './sequence.js';
+import type { MomentRequest } from './quiesce.js';
 import { findSnapshots, type SnapshotInfo } from './snapshot.js';
 import type { StateFolder } from './state-folder.js';
-import { type Changes, Volume, type Watcher } from './volume.js';
-
-/** Milliseconds that writes under way may take to end before a snapshot is given up. */
-const HOLD_MS = 10_000;
+import { takeSnapshots } from './taking.js';
+import { Volume, type Watcher } from './volume.js';
 
 /** Milliseconds for which a file may count as open after its last close, and between two looks. */
 const RELEASE_MS = 2000;
@@ -64,21 +58,6 @@ export interface VolumesOptions extends Watcher {
 
 /** A snapshot with how it came about; null where that is not known. */
 export type ShownSnapshot = SnapshotInfo & { readonly record: MomentRecord | null };
-
-/** A provider's part in one moment. */
-interface VolumesTaker extends Taker<Taken> {
-  readonly provider: SnapshotProvider;
-  readonly group: string;
-  readonly ids: readonly string[];
-}
-
-/** A moment that nobody can read yet. */
-interface Unpublished {
-  readonly volumes: readonly Volume[];
-  readonly taken: Taken;
-  readonly taker: VolumesTaker;
-  readonly records: readonly QuiesceRecord[];
-}
 
 export class Volumes {
   readonly #options: VolumesOptions;
@@ -286,131 +265,15 @@ export class Volumes {
     if (volumes.length === 0 || new Set(volumes).size !== volumes.length) {
       throw new AsofError('USAGE', 'a snapshot is of one or more volumes, each named once');
     }
-    checkMoment(request);
-    const sets = request.separately ? volumes.map(volume => [volume]) : [volumes];
-    for (const set of sets) {
-      await providersFor(
-        set.map(volume => volume.opened()),
-        providers,
-      );
-    }
-    const clock = this.#options.clock ?? SYSTEM_CLOCK;
-    if (request.freeze ?? true) {
-      await refuseEarly(await Promise.all(volumes.map(volume => this.#live(volume))), this.#folders());
-    }
-    const named = new Map(volumes.map(volume => [volume.definition.id, volume]));
-    let infos: SnapshotInfo[] = [];
-    const job = await runJob<{ name: string; id: string }, Unpublished>({
-      clock,
+    return takeSnapshots(volumes, providers, request, {
       log: this.#options.log,
-      commands: request.commands ?? {},
-      sets: sets.map(set => set.map(({ name, definition: { id } }) => ({ name, id }))),
-      take: (set, uid) =>
-        this.#moment(
-          set.map(({ id }) => named.get(id)!),
-          providers,
-          request,
-          uid,
-          clock,
-        ),
-      publish: (taken, commands) =>
-        this.#next(async () => {
-          const made = taken.map(one => this.#publish(one, commands));
-          infos = made.flat();
-          await this.#changed();
-        }),
-      discard: async taken => {
-        for (const one of taken) await this.#discard(one);
-        await this.#changed();
-      },
-    });
-    if (job.commands.length === 0) return infos;
-    for (const { volumes, taker, records } of job.taken) {
-      for (const [i, volume] of volumes.entries()) {
-        const record = { ...records[i]!, commands: job.commands, marks: job.marks };
-        try {
-          if (volume.state === 'open') volume.amend(taker.ids[i]!, record);
-        } catch (error) {
-          // The snapshot is there, and its record up to now.
-          this.#options.log.error({ err: error }, 'what the commands said is not kept');
-        }
-      }
-    }
-    return job.marks.length === 0 ? infos : infos.map(info => ({ ...info, marks: job.marks }));
-  }
-
-  async #moment(
-    volumes: readonly Volume[],
-    providers: readonly string[] | undefined,
-    request: MomentRequest,
-    uid: string,
-    clock: Clock,
-  ): Promise<Unpublished> {
-    const opened = volumes.map(volume => volume.opened());
-    const { usable, refused } = await providersFor(opened, providers);
-    const takers = usable.map(provider => takerOf(provider, opened));
-    const live = await Promise.all(volumes.map(volume => this.#live(volume)));
-    const { taken, taker, records } = await quiesce({
-      clock,
-      log: this.#options.log,
-      uid,
-      subjects: opened.map((volume, i) => ({ volume, live: live[i] })),
-      folders: this.#folders(),
-      takers,
-      request,
+      clock: this.#options.clock ?? SYSTEM_CLOCK,
+      mountPoint: this.#options.mountPoint,
+      folders: [this.#options.state.path],
       exclusively: work => this.#next(work),
+      changed: () => this.#changed(),
       stopping: this.#stopping.signal,
     });
-    return {
-      volumes,
-      taken,
-      taker: takers.find(one => one === taker)!,
-      records: records.map(record => ({
-        ...record,
-        providers: triedOf(refused, record.providers, providers),
-      })),
-    };
-  }
-
-  #publish({ volumes, taken, taker, records }: Unpublished, commands: readonly CommandRun[]): SnapshotInfo[] {
-    const { provider, group, ids } = taker;
-    const marks = commands
-      .filter(({ stage, why }) => stage.startsWith('AFTER') && why)
-      .map(({ stage, why }) => `the command ${stage} failed: ${why}`);
-    for (const volume of volumes) volume.opened();
-    const { holdNs, switchNs } = taken;
-    this.#options.log.info({ group, volumes: volumes.map(({ name }) => name), holdNs, switchNs }, 'snapshot');
-    return volumes.map((volume, i) => {
-      const record = { ...records[i]!, commands, marks };
-      return volume.record(provider, taken, group, volumes.length, ids[i]!, taken.epochs[i]!, record);
-    });
-  }
-
-  /** Of members that are shown already as well: they go together. */
-  async #discard({ volumes, taker }: Unpublished): Promise<void> {
-    const steps = [
-      ...volumes.map((volume, i) => () => volume.state === 'open' && volume.delete(taker.ids[i]!)),
-      () => taker.undo(),
-    ];
-    for (const step of steps) {
-      try {
-        await step();
-      } catch (error) {
-        this.#options.log.error({ err: error }, 'what is left of a failed job could not be deleted');
-      }
-    }
-  }
-
-  /** As the kernel names it where somebody attaches it to a loop device. */
-  async #live(volume: Volume): Promise<string | undefined> {
-    const { mountPoint } = this.#options;
-    if (mountPoint === undefined) return undefined;
-    const real = await realpath(mountPoint).catch(() => mountPoint);
-    return `${real}/volumes/${volume.name}/live`;
-  }
-
-  #folders(): string[] {
-    return [this.#options.state.path];
   }
 
   /** Those of a group count once, also where they are named beside it. */
@@ -439,7 +302,7 @@ export class Volumes {
       const meant = this.find(id);
       for (const { volumeId, id: one } of meant) {
         this.get(volumeId).opened();
-        this.get(volumeId).refuseOverlay(one);
+        this.get(volumeId).overlays.refuse(one);
       }
       const forgotten: NonNullable<ReturnType<Volume['forget']>>[] = [];
       try {
@@ -481,20 +344,20 @@ export class Volumes {
     return this.#next(async () => {
       const snapshot = this.#one(id);
       const volume = this.get(snapshot.volumeId);
-      const overlay = volume.overlay(snapshot.id);
+      const overlay = volume.overlays.get(snapshot.id);
       if (!overlay) {
         const hint = `asof snapshot overlay ${snapshot.id} makes one`;
         throw new AsofError('NOT_FOUND', `the snapshot ${snapshot.id} has no overlay`, hint);
       }
       await refuse(snapshot);
-      volume.hideOverlay(snapshot.id);
+      volume.overlays.hide(snapshot.id);
       await this.#changed();
       // The kernel tells of the last close behind the close itself.
       for (let waited = 0; overlay.readers > 0 && waited < RELEASE_MS; waited += RELEASE_STEP_MS) {
         await setTimeout(RELEASE_STEP_MS);
       }
       if (overlay.readers > 0) {
-        volume.showOverlay(snapshot.id, overlay);
+        volume.overlays.show(snapshot.id, overlay);
         await this.#changed();
         const who = `${overlay.readers} open file${overlay.readers === 1 ? '' : 's'}`;
         throw new AsofError('OVERLAY_IN_USE', `the overlay of the snapshot ${snapshot.id} is in use: ${who}`);
@@ -656,43 +519,4 @@ export class Volumes {
       if (volume.state === 'open') this.#activityOf(volume).add(volume.activity());
     }
   }
-}
-
-/** Up to the one that took it, in the order in which they were to be tried. */
-function triedOf(
-  refused: readonly Refusal[],
-  tried: readonly Refusal[],
-  names: readonly string[] | undefined,
-): Refusal[] {
-  const order = names ?? PROVIDERS.map(({ name }) => name);
-  const all = [...refused, ...tried].sort((a, b) => order.indexOf(a.name) - order.indexOf(b.name));
-  return all.slice(0, all.findIndex(({ why }) => why === '') + 1);
-}
-
-function takerOf(provider: SnapshotProvider, volumes: readonly ProviderVolume[]): VolumesTaker {
-  const requests = volumes.map(volume => ({ volume, id: randomUUID() }));
-  const group = requests.length === 1 ? requests[0]!.id : randomUUID();
-  return {
-    name: provider.name,
-    provider,
-    group,
-    ids: requests.map(({ id }) => id),
-    async take(timeoutMs) {
-      const ms = Math.floor(Math.min(HOLD_MS, timeoutMs));
-      try {
-        return await provider.take(requests, group, ms);
-      } catch (error) {
-        if (errnoOf(error) !== 'ETIMEDOUT') throw error;
-        throw new Error(`writes under way did not end within ${ms / 1000} seconds`, { cause: error });
-      }
-    },
-    async undo() {
-      // Of a member that is gone nothing is left; the others must not stay for that.
-      const ends = await Promise.allSettled(
-        requests.map(({ volume, id }) => provider.delete(volume, { id })),
-      );
-      const failed = ends.find(one => one.status === 'rejected' && errnoOf(one.reason) !== 'ESHUTDOWN');
-      if (failed?.status === 'rejected') throw failed.reason;
-    },
-  };
 }
