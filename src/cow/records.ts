@@ -96,6 +96,7 @@ export function recordOf(
   { time, holdNs, switchNs }: Pick<Taken, 'time' | 'holdNs' | 'switchNs'>,
   moment: string,
   consistency: Consistency = 'crash',
+  marks: readonly string[] = [],
 ): SnapshotRecord {
   const state = 'live';
   return {
@@ -111,5 +112,6 @@ export function recordOf(
     epoch,
     state,
     why: '',
+    ...(marks.length > 0 ? { marks } : {}),
   };
 }

@@ -232,7 +232,7 @@ export class Volume {
       }
       this.#tracking = trackingOf(distrust, found);
       await this.#reconcile(distrust, !('trouble' in read));
-      this.#moments.sweep(this.#stored.snapshots.map(({ id }) => id));
+      this.#moments.sweep([...this.#stored.snapshots, ...this.#loose].map(({ id }) => id));
       if (this.#tracking.state === 'unknown') this.#stored = withoutPast(this.#stored, this.#tracking.why);
       this.#save(null);
     } catch (error) {
@@ -275,7 +275,10 @@ export class Volume {
         } else if (!snapshots.some(one => one.id === found.id)) {
           const lost = distrust !== undefined && !provider.can.independent;
           const state = lost ? ('unknown' as const) : ('live' as const);
-          const record = recordOf(provider, found, found, momentOf(found.time, { snapshots }));
+          // Written just before the record was to be: what it says was seen to the end.
+          const known = this.#moments.read(found.id);
+          const moment = momentOf(found.time, { snapshots });
+          const record = recordOf(provider, found, found, moment, known?.consistency, known?.marks);
           const one = { ...record, state, why: distrust ?? '' };
           if (recorded && one.groupSize > 1) this.#loose.push(one);
           else snapshots = [...snapshots, one];
@@ -309,6 +312,7 @@ export class Volume {
         'a snapshot of a group was cut short; it is gone',
       );
       try {
+        this.#moments.remove(one.id);
         await providerNamed(one.provider).delete(opened, one);
       } catch (error) {
         // It is shown nowhere; the next start tries again.
@@ -371,11 +375,8 @@ export class Volume {
     // Before the snapshot itself: one of which nothing is known yet leaves a file that the next start clears away.
     if (moment) this.#moments.write(id, moment);
     const name = momentOf(taken.time, this.#stored);
-    const consistency = moment?.consistency ?? 'crash';
-    const record = {
-      ...recordOf(provider, { id, group, groupSize, epoch }, taken, name, consistency),
-      ...(moment && moment.marks.length > 0 ? { marks: moment.marks } : {}),
-    };
+    const part = { id, group, groupSize, epoch };
+    const record = recordOf(provider, part, taken, name, moment?.consistency, moment?.marks);
     this.#keep({ snapshots: [...this.#stored.snapshots, record] });
     return this.#infos([record])[0]!;
   }

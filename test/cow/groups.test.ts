@@ -84,3 +84,24 @@ t.test('a volume that cannot be opened hides no group that was recorded', async 
   t.same(members.map(one => one.volume).sort(), NAMES);
   await again.close();
 });
+
+t.test('the daemon died between the record of a moment and that of its snapshot: they agree', async t => {
+  const { volumes, close, state, folderOf } = await setUp(t);
+  const writers = [{ kind: 'command', settings: { hold: 'true' } }];
+  const [one] = await volumes.snapshot(['a'], 'cow', { writers });
+  const [several] = await volumes.snapshot(['b', 'c'], 'cow', { writers });
+  const folders = NAMES.map(folderOf);
+  await close();
+  for (const folder of folders) {
+    const read = readState<object>(join(folder, 'state.json'), 'volume-state');
+    if ('trouble' in read) throw new Error(read.trouble);
+    writeState(join(folder, 'state.json'), 'volume-state', { ...read.body, snapshots: [] });
+  }
+  const again = await openVolumes(t, state);
+  for (const id of [one!.id, several!.group]) {
+    for (const { consistency, record } of again.volumes.show(id)) {
+      t.same([consistency, record?.consistency], ['application', 'application']);
+    }
+  }
+  await again.close();
+});
