@@ -24,6 +24,7 @@ import { AsofError } from './errors.js';
 import type { Logger } from './log.js';
 import { endOfTime } from './moment.js';
 import type { EndReason, MountDriver, Mounted } from './mount/driver.js';
+import { canonical } from './mount/mounts.js';
 import type { Directory, Entry, Tree } from './mount/tree.js';
 import { loadAddon } from './native.js';
 import { type DriverName, mountDriver } from './service.js';
@@ -148,7 +149,7 @@ export class LiveVolumes {
       const all = await Volumes.open({
         state,
         log,
-        mountPoint,
+        mountPoint: mountPoint === undefined ? undefined : await canonical(mountPoint),
         defaults: options.defaults,
         groups: options.groups,
         changed: async () => {

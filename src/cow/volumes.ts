@@ -4,7 +4,7 @@
  */
 import { randomUUID } from 'node:crypto';
 import { realpath } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { dirname, resolve } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { AsofError, errnoOf } from '../errors.js';
 import type { CowActivity } from '../native.js';
@@ -46,7 +46,7 @@ export interface ChangesQuery {
 
 export interface VolumesOptions extends Watcher {
   readonly state: StateFolder;
-  /** Nothing below it can be an origin or a store: it would be served by the very process that waits for it. */
+  /** Without symbolic links. Nothing below it can be an origin or a store: it would be served by the very process that waits for it. */
   readonly mountPoint?: string | undefined;
   readonly defaults?: VolumeDefaults | undefined;
   /** Names for several volumes. */
@@ -137,7 +137,7 @@ export class Volumes {
       const own =
         stores === undefined ? `${folder}/store` : `${stores}/${request.name}-${id.slice(0, 8)}.store`;
       const store = request.store === 'memory' ? undefined : (request.store ?? own);
-      if (store !== undefined) this.#refuseOwn(store);
+      if (store !== undefined) await this.#checkFolder(store, 'STORE_UNUSABLE', 'as a store');
       const { name, chunkSize, durability, onCowError, cowTimeoutMs, storeLimit } = request;
       const volume = await Volume.add(
         folder,
@@ -329,7 +329,8 @@ export class Volumes {
       const snapshot = this.#one(id);
       const volume = this.get(snapshot.volumeId);
       volume.opened();
-      if (path !== undefined) await this.#checkLayer(path);
+      if (path !== undefined)
+        await this.#checkFolder(path, 'OVERLAY_UNUSABLE', 'for the layer of an overlay');
       await volume.addOverlay(snapshot.id, path);
       await this.#changed();
       return this.#one(snapshot.id);
@@ -485,24 +486,25 @@ export class Volumes {
     return real;
   }
 
-  /** Before anything touches it: a path that leads into our own mount would wait for ourselves. */
-  async #checkLayer(path: string): Promise<void> {
+  /** Before anything waits for it: a path that leads into our own mount would wait for ourselves. */
+  async #checkFolder(path: string, code: 'STORE_UNUSABLE' | 'OVERLAY_UNUSABLE', as: string): Promise<void> {
+    const folder = dirname(resolve(path));
+    // The volume's own is made with it.
+    if (folder.startsWith(`${this.#options.state.path}/volumes/`)) return;
     try {
-      await this.#canonical(dirname(path));
+      await this.#canonical(folder);
     } catch (error) {
       if (!(error instanceof AsofError)) throw error;
-      throw new AsofError(
-        'OVERLAY_UNUSABLE',
-        `cannot use ${path} for the layer of an overlay: ${error.message}`,
-        '',
-        { cause: error },
-      );
+      const missing = error.code === 'NOT_FOUND';
+      const why = missing ? `the folder ${folder} does not exist` : error.message;
+      const hint = missing ? command`mkdir -p ${folder}` : '';
+      throw new AsofError(code, `cannot use ${path} ${as}: ${why}`, hint, { cause: error });
     }
   }
 
   #refuseOwn(path: string): void {
     const { mountPoint } = this.#options;
-    if (mountPoint === undefined || !`${path}/`.startsWith(`${mountPoint}/`)) return;
+    if (mountPoint === undefined || !`${resolve(path)}/`.startsWith(`${mountPoint}/`)) return;
     throw new AsofError('ORIGIN_UNUSABLE', `${path} lies in the daemon's own mount on ${mountPoint}`);
   }
 

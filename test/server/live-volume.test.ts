@@ -4,8 +4,8 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import t, { type Test } from 'tap';
 import { ASOF, asofJson, eventually } from '../cli/asof.js';
 import { emptyFile, MiB, scratch } from '../cow/lab.js';
@@ -220,4 +220,22 @@ t.test('what is in the daemon’s own mount cannot be an origin', { skip }, asyn
   );
   const denied = await attempt(ASOF, ['volume', 'add', 'other', live, '--state', state]);
   t.match(denied.stderr, /own mount/);
+
+  // Nor a store, on whatever way it is reached: the daemon would wait for itself, for ever.
+  const link = join(folder, 'link');
+  symlinkSync(dirname(live), link);
+  const other = emptyFile(join(folder, 'other-origin'), MiB);
+  for (const store of [`${link}/store`, `${link}/@2026-11-27/store`, `${dirname(live)}/store`]) {
+    const refused = await attempt(ASOF, [
+      'volume',
+      'add',
+      'other',
+      other,
+      '--store',
+      store,
+      '--state',
+      state,
+    ]);
+    t.match(refused.stderr, /cannot use .* as a store: .*(?:own mount|does not exist)/);
+  }
 });
