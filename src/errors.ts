@@ -88,6 +88,10 @@ const CODES = {
   QUIET_MISSED: EXIT.refused,
   /** A command before the moment failed. */
   COMMAND_FAILED: EXIT.refused,
+  /** The configuration names no such schedule. */
+  SCHEDULE_UNKNOWN: EXIT.refused,
+  /** The schedule is running. */
+  SCHEDULE_RUNNING: EXIT.refused,
   /** The provider cannot take a snapshot of this volume, or of these volumes together. */
   PROVIDER_UNAVAILABLE: EXIT.refused,
   /** Another run is writing to the history's folder. */

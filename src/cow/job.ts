@@ -16,6 +16,8 @@ import { type CommandRun, type Commands, type Named, runCommand, type Stage } fr
 export interface JobPlan<V extends Named, T> {
   readonly clock: Clock;
   readonly log: Logger;
+  /** Its id; a new one where absent. */
+  readonly uid?: string | undefined;
   readonly commands: Commands;
   /** Volumes that are one moment stand together. */
   readonly sets: readonly (readonly V[])[];
@@ -36,7 +38,7 @@ export interface Job<T> {
 
 /** Throws COMMAND_FAILED where a before-command did, and what taking throws: then there is nothing of it. */
 export async function runJob<V extends Named, T>(plan: JobPlan<V, T>): Promise<Job<T>> {
-  const uid = randomUUID();
+  const uid = plan.uid ?? randomUUID();
   const commands: CommandRun[] = [];
   const marks: string[] = [];
   const taken: T[] = [];

@@ -41,6 +41,8 @@ export interface MomentRequest {
   readonly commands?: Commands;
   /** Each volume has a moment of its own, all in one job. */
   readonly separately?: boolean;
+  /** The id of the job, by whom runs it; a new one where absent. */
+  readonly job?: string;
 }
 
 export const MOMENT_DEFAULTS = {

@@ -5,6 +5,8 @@
  *   asof.sock              the daemon's socket
  *   lock                   locked by the daemon; its content names the process, for people
  *   alive                  touched while the daemon runs: tells how long it lived after all (identity.ts)
+ *   options.json           the user's saved defaults (options.ts)
+ *   schedules.json         what schedules did last (scheduler.ts)
  *   volumes/<uuid>/
  *     volume.json          what the volume is; written when it is added
  *     state.json           its snapshots, and at a clean stop the origin's identity

@@ -75,6 +75,7 @@ export async function takeSnapshots(
   const job = await runJob<{ name: string; id: string }, Unpublished>({
     clock,
     log: context.log,
+    uid: request.job,
     commands: request.commands ?? {},
     sets: sets.map(set => set.map(({ name, definition: { id } }) => ({ name, id }))),
     take: (set, uid) =>

@@ -276,6 +276,11 @@ export class Volumes {
     });
   }
 
+  /** The volumes that a snapshot of these names is of. Throws VOLUME_UNKNOWN. */
+  members(names: readonly string[]): Volume[] {
+    return this.#members(names);
+  }
+
   /** Those of a group count once, also where they are named beside it. */
   #members(names: readonly string[]): Volume[] {
     const grouped = new Set<Volume>();
