@@ -10,12 +10,15 @@
  */
 import { resolve } from 'node:path';
 import type { Changes, ChangesEnd } from './cow/changed.js';
+import { SYSTEM_CLOCK } from './cow/clock.js';
 import { CONSISTENCIES } from './cow/consistency.js';
 import type { MarkerInfo } from './cow/consumer.js';
-import type { DeclaredVolume, VolumeDefaults, VolumeRequest } from './cow/definition.js';
+import type { DeclaredVolume, VolumeRequest } from './cow/definition.js';
 import type { Tracking } from './cow/past.js';
 import { PROVIDERS } from './cow/providers.js';
 import { MOMENT_DEFAULTS, type MomentRequest } from './cow/quiesce.js';
+import type { RunInfo, Schedule, ScheduleInfo } from './cow/schedule.js';
+import { Scheduler } from './cow/scheduler.js';
 import type { SnapshotInfo } from './cow/snapshot.js';
 import { StateFolder } from './cow/state-folder.js';
 import type { Volume, VolumeState } from './cow/volume.js';
@@ -27,6 +30,8 @@ import type { EndReason, MountDriver, Mounted } from './mount/driver.js';
 import { canonical } from './mount/mounts.js';
 import type { Directory, Entry, Tree } from './mount/tree.js';
 import { loadAddon } from './native.js';
+import { type Configured, Options } from './options.js';
+import { workOn } from './schedules.js';
 import { type DriverName, mountDriver } from './service.js';
 
 export type {
@@ -35,10 +40,12 @@ export type {
   DriverName,
   MarkerInfo,
   MomentRequest,
+  RunInfo,
+  Schedule,
+  ScheduleInfo,
   ShownSnapshot,
   SnapshotInfo,
   VolumeActivity,
-  VolumeDefaults,
   VolumeRequest,
 };
 export { CONSISTENCIES, MOMENT_DEFAULTS };
@@ -50,11 +57,13 @@ export interface LiveOptions {
   readonly mount?: string | undefined;
   readonly allowOther: boolean;
   readonly driver?: DriverName | undefined;
-  readonly defaults?: VolumeDefaults;
+  /** Options that the configuration says. */
+  readonly defaults?: Configured;
   /** Added where they are not there yet. */
   readonly declared?: readonly DeclaredVolume[];
   /** Names for several volumes. */
   readonly groups?: ReadonlyMap<string, readonly string[]>;
+  readonly schedules?: readonly Schedule[];
   readonly log: Logger;
 }
 
@@ -120,27 +129,44 @@ export interface SnapshotOverlay extends SnapshotInfo {
 export class LiveVolumes {
   readonly state: StateFolder;
   readonly volumes: Volumes;
+  readonly options: Options;
+  readonly schedules: Scheduler;
   readonly mounted: Mounted | undefined;
   readonly driver: MountDriver['name'] | undefined;
   #ending = false;
   #closed = false;
 
   private constructor(
+    given: LiveOptions,
     state: StateFolder,
+    options: Options,
     volumes: Volumes,
     mounted: Mounted | undefined,
     driver?: MountDriver['name'],
   ) {
     this.state = state;
+    this.options = options;
     this.volumes = volumes;
     this.mounted = mounted;
     this.driver = driver;
+    this.schedules = new Scheduler({
+      folder: state.path,
+      schedules: given.schedules ?? [],
+      clock: SYSTEM_CLOCK,
+      log: given.log,
+      work: workOn(
+        volumes,
+        (names, providers, request) => this.snapshot(names, providers, request),
+        group => this.#deleteUnused(group),
+      ),
+    });
   }
 
   /** Brings back what the state directory holds, and shows it. Throws what locking, opening and mounting throw. */
   static async open(options: LiveOptions): Promise<LiveVolumes> {
     const { log } = options;
     const state = StateFolder.open(options.state);
+    const preferred = new Options(state.path, options.defaults, log);
     const mountPoint = options.mount === undefined ? undefined : resolve(options.mount);
     let mounted: Mounted | undefined;
     let volumes: Volumes | undefined;
@@ -150,7 +176,9 @@ export class LiveVolumes {
         state,
         log,
         mountPoint: mountPoint === undefined ? undefined : await canonical(mountPoint),
-        defaults: options.defaults,
+        get defaults() {
+          return preferred.volumeDefaults();
+        },
         groups: options.groups,
         changed: async () => {
           // The volumes go on without their names.
@@ -162,7 +190,9 @@ export class LiveVolumes {
       });
       volumes = all;
       await all.declare(options.declared ?? []);
-      if (mountPoint === undefined) return new LiveVolumes(state, all, undefined);
+      if (mountPoint === undefined) {
+        return new LiveVolumes(options, state, preferred, all, undefined);
+      }
       const driver = await mountDriver(options.driver);
       if (!driver.can.write || !driver.can.change) {
         throw new AsofError(
@@ -178,7 +208,7 @@ export class LiveVolumes {
         allowOther,
         writable: true,
       });
-      return new LiveVolumes(state, all, mounted, driver.name);
+      return new LiveVolumes(options, state, preferred, all, mounted, driver.name);
     } catch (error) {
       await volumes?.close();
       state.close();
@@ -215,7 +245,9 @@ export class LiveVolumes {
       if (!gone) await this.mounted?.unmount({ lazy: true });
     }
     this.#closed = true;
+    this.schedules.stop();
     await this.volumes.close();
+    await this.schedules.settled();
     this.state.close();
   }
 
@@ -236,6 +268,27 @@ export class LiveVolumes {
       }
     }
     return this.volumes.remove(name, options);
+  }
+
+  /** Deletes it unless somebody reads it. Throws VOLUME_IN_USE, and what Volumes.deleteSnapshot throws. */
+  async #deleteUnused(id: string): Promise<void> {
+    if (this.mounted) {
+      const { holdersOf } = await import('./mount/holders.js');
+      for (const { volume, moment } of this.volumes.find(id)) {
+        const mountPoint = `${this.mounted.mountPoint}/volumes/${volume}/${moment}`;
+        const [holder] = await holdersOf({
+          id: -1,
+          parent: -1,
+          device: '',
+          mountPoint,
+          type: '',
+          source: '',
+        });
+        if (!holder) continue;
+        throw new AsofError('VOLUME_IN_USE', `it is in use by ${holder.who}`, holder.release);
+      }
+    }
+    await this.volumes.deleteSnapshot(id);
   }
 
   /** The snapshot with a writable view of it, and where that is shown. Throws what Volumes.addOverlay throws. */
@@ -267,6 +320,15 @@ export class LiveVolumes {
 
   #overlayPath({ volume, moment }: SnapshotInfo): string {
     return `${this.mounted?.mountPoint}/volumes/${volume}/${moment}/overlay`;
+  }
+
+  /** One moment of these volumes, as the options say where the request does not. Throws what Volumes.snapshot throws. */
+  async snapshot(
+    names: readonly string[],
+    providers: readonly string[] | undefined,
+    request: MomentRequest,
+  ): Promise<SnapshotInfo[]> {
+    return this.volumes.snapshot(names, providers ?? this.options.providers, this.options.moment(request));
   }
 
   /** Throws SNAPSHOT_UNKNOWN, CONSUMER_UNKNOWN, VOLUME_UNKNOWN or VOLUME_NOT_OPEN. */

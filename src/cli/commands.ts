@@ -72,4 +72,14 @@ export const COMMANDS: readonly CommandEntry[] = [
     summary: 'whether a history still is what was written',
     load: () => import('./verify.js'),
   },
+  {
+    name: 'schedule',
+    summary: 'when the daemon takes snapshots by itself: list, show, run, pause, resume',
+    load: () => import('./schedule.js'),
+  },
+  {
+    name: 'options',
+    summary: 'defaults of volumes and snapshots: show, set, save, reset, restore-defaults',
+    load: () => import('./defaults.js'),
+  },
 ];

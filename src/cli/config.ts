@@ -4,11 +4,14 @@
  */
 import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
-import { Ajv, type ErrorObject } from 'ajv';
+import type { ErrorObject } from 'ajv';
 import { type Document, isMap, isNode, LineCounter, parseDocument } from 'yaml';
 import { AsofError, errnoOf } from '../errors.js';
 import type { LogLevel } from '../log.js';
-import type { DeclaredVolume, DriverName, VolumeDefaults } from '../volumes.js';
+import { CONFIG_SCHEMA, mustBe, OPTIONS, type OptionValues, validator } from '../option-schema.js';
+import { type Configured, checkTogether } from '../options.js';
+import { scheduleOf, timingFor, type WrittenSchedule } from '../schedules.js';
+import type { DeclaredVolume, DriverName, Schedule, VolumeRequest } from '../volumes.js';
 import { parseSize } from './size.js';
 
 export interface Config {
@@ -17,27 +20,29 @@ export interface Config {
   readonly allowOther?: boolean;
   readonly driver?: DriverName;
   readonly logLevel?: LogLevel;
-  readonly defaults: VolumeDefaults;
+  readonly defaults: Configured;
   readonly volumes: readonly DeclaredVolume[];
   readonly groups: ReadonlyMap<string, readonly string[]>;
+  readonly schedules: readonly Schedule[];
 }
 
 /** As it stands in the file; the schema has checked it. */
 interface Written extends Pick<Config, 'state' | 'mount' | 'allowOther' | 'driver' | 'logLevel'> {
-  readonly defaults?: WrittenOptions & { readonly stores?: string };
+  readonly defaults?: WrittenDefaults;
   readonly volumes?: Readonly<
     Record<string, WrittenOptions & { readonly origin: string; readonly store?: string }>
   >;
   readonly groups?: Readonly<Record<string, readonly string[]>>;
+  readonly schedules?: Readonly<Record<string, WrittenSchedule>>;
 }
 
-interface WrittenOptions extends Pick<VolumeDefaults, 'durability' | 'onCowError'> {
+type WrittenDefaults = Readonly<Record<string, OptionValues[keyof OptionValues]>>;
+
+interface WrittenOptions extends Pick<OptionValues, 'durability' | 'onCowError' | 'cowTimeout'> {
   readonly chunk?: number | string;
   readonly storeLimit?: number | string;
-  readonly cowTimeout?: number;
 }
 
-const SCHEMA = new URL('../../../docs/config.schema.json', import.meta.url);
 const HINT = 'docs/config.md says what may stand there';
 
 /** Throws NOT_FOUND, IO or USAGE. */
@@ -70,20 +75,14 @@ class ConfigFile {
   config(): Config {
     // An empty file says nothing, which is allowed.
     const value = (this.#document.toJS() ?? {}) as Written;
-    const validate = new Ajv({ allowUnionTypes: true, verbose: true }).compile(
-      JSON.parse(readFileSync(SCHEMA, 'utf8')),
-    );
+    const validate = validator().compile(CONFIG_SCHEMA);
     if (!validate(value)) throw this.#refused(validate.errors!);
-    const { defaults = {}, volumes = {}, groups = {}, state, mount, ...rest } = value;
-    const { stores, ...options } = defaults;
+    const { defaults = {}, volumes = {}, groups = {}, schedules = {}, state, mount, ...rest } = value;
     return {
       ...rest,
       ...(state === undefined ? {} : { state: this.#absolute(state) }),
       ...(mount === undefined ? {} : { mount: this.#absolute(mount) }),
-      defaults: {
-        ...this.#options(options, ['defaults']),
-        ...(stores === undefined ? {} : { stores: this.#absolute(stores) }),
-      },
+      defaults: this.#defaults(defaults),
       volumes: Object.entries(volumes).map(([name, { origin, store, ...options }]) => ({
         where: this.#where(this.#lineOf(['volumes', name], name)),
         request: {
@@ -94,24 +93,62 @@ class ConfigFile {
         },
       })),
       groups: new Map(Object.entries(groups)),
+      schedules: Object.entries(schedules).map(([name, one]) => this.#schedule(name, one, groups)),
     };
+  }
+
+  #defaults(written: WrittenDefaults): Configured {
+    const kinds = new Map<string, string>(OPTIONS.map(({ key, kind }) => [key, kind]));
+    const entries = Object.entries(written).map(([key, value]) => {
+      const kind = kinds.get(key);
+      if (kind === 'size') return [key, this.#size(value as number | string, ['defaults'], key)];
+      return [key, kind === 'path' ? this.#absolute(value as string) : value];
+    });
+    const where = Object.keys(written).map(key => [key, this.#where(this.#lineOf(['defaults'], key))]);
+    const values = Object.fromEntries(entries) as OptionValues;
+    const key = values.chunk === undefined ? 'storeLimit' : 'chunk';
+    this.#checked(['defaults'], key, () => checkTogether(values));
+    return { values, where: Object.fromEntries(where) };
+  }
+
+  #schedule(name: string, written: WrittenSchedule, groups: NonNullable<Written['groups']>): Schedule {
+    const path = ['schedules', name];
+    for (const [i, one] of written.volumes.entries()) {
+      if (!one.startsWith('@') || Object.hasOwn(groups, one.slice(1))) continue;
+      throw this.#wrong(this.#lineOf([...path, 'volumes', String(i)]), `there is no group ${one.slice(1)}`);
+    }
+    const timing = (['cron', 'every', 'timeZone'] as const).find(key => written[key] !== undefined);
+    this.#checked(path, timing ?? name, () => timingFor(written));
+    return this.#checked(path, written.writers ? 'writers' : name, () => scheduleOf(name, written));
+  }
+
+  /** What `work` answers; what it refuses is told with the line of `key`. */
+  #checked<T>(path: readonly string[], key: string, work: () => T): T {
+    try {
+      return work();
+    } catch (error) {
+      if (!(error instanceof AsofError)) throw error;
+      const said = error.hint === '' ? error.message : `${error.message} (${error.hint})`;
+      throw this.#wrong(this.#lineOf(path, key), `${path.join('.')}: ${said}`);
+    }
+  }
+
+  #size(value: number | string, path: readonly string[], name: string): number {
+    try {
+      return parseSize(String(value), name);
+    } catch (error) {
+      throw this.#wrong(this.#lineOf([...path, name]), (error as Error).message);
+    }
   }
 
   #options(
     { chunk, storeLimit, cowTimeout, ...rest }: WrittenOptions,
     path: readonly string[],
-  ): VolumeDefaults {
-    const size = (value: number | string, name: string) => {
-      try {
-        return parseSize(String(value), name);
-      } catch (error) {
-        throw this.#wrong(this.#lineOf([...path, name]), (error as Error).message);
-      }
-    };
+  ): Omit<VolumeRequest, 'name' | 'origin' | 'store'> {
     return {
       ...rest,
-      ...(chunk === undefined ? {} : { chunkSize: size(chunk, 'chunk') }),
-      ...(storeLimit === undefined ? {} : { storeLimit: size(storeLimit, 'storeLimit') }),
+      ...(chunk === undefined ? {} : { chunkSize: this.#size(chunk, path, 'chunk') }),
+      ...(storeLimit === undefined ? {} : { storeLimit: this.#size(storeLimit, path, 'storeLimit') }),
       ...(cowTimeout === undefined ? {} : { cowTimeoutMs: Math.round(cowTimeout * 1000) }),
     };
   }
@@ -156,13 +193,8 @@ class ConfigFile {
     }
     const value: unknown = path.length === 0 ? this.#document.toJS() : this.#document.getIn(path);
     const told = isNode(value) ? value.toJSON() : value;
-    const allowed =
-      error.keyword === 'enum' ? `one of ${(params['allowedValues'] as string[]).join(', ')}` : error.message;
     const what = shown === '' ? 'the file' : shown;
-    return this.#wrong(
-      this.#lineOf(path),
-      `${what} is ${JSON.stringify(told)}; it must be ${allowed?.replace(/^must be /, '')}`,
-    );
+    return this.#wrong(this.#lineOf(path), `${what} is ${JSON.stringify(told)}; it must be ${mustBe(error)}`);
   }
 
   /** The line of the value at `path`, or of the key `key` in it. */

@@ -12,7 +12,7 @@ export interface MomentFlags {
   readonly quietMissed?: 'fail' | 'crash';
   readonly deadline?: number;
   readonly prepareDeadline?: number;
-  readonly freeze: boolean;
+  readonly freeze?: boolean;
   readonly separately?: boolean;
   readonly writer?: readonly Writer[];
   readonly beforeBackup?: string;
@@ -41,8 +41,9 @@ export function withMoment(command: Command): Command {
       'told to hold still: postgresql, mysql, mariadb, qemu, systemd, command, as KIND:NAME=VALUE,… or KIND:{JSON}; repeatable',
       (text: string, before: readonly Writer[] = []) => [...before, writerOf(text)],
     )
-    .option('--no-freeze', 'freeze no file systems on the volumes')
-    .option('--quiet <SECONDS>', 'wait for so long a time without a write', seconds('--quiet'))
+    .option('--freeze', 'freeze file systems on the volumes (done unless the options say otherwise)')
+    .option('--no-freeze', 'freeze none of them')
+    .option('--quiet <SECONDS>', 'wait for so long a time without a write; 0 for none', seconds('--quiet', 0))
     .option(
       '--quiet-deadline <SECONDS>',
       'wait no longer for that (60 unless given)',
@@ -94,17 +95,17 @@ export function momentBody(flags: MomentFlags): MomentRequest {
     ...(quietMissed === undefined ? {} : { quietMissed }),
     ...(prepareDeadline === undefined ? {} : { prepareMs: prepareDeadline * 1000 }),
     ...(deadline === undefined ? {} : { holdMs: deadline * 1000 }),
-    ...(flags.freeze ? {} : { freeze: false }),
+    ...(flags.freeze === undefined ? {} : { freeze: flags.freeze }),
     ...(separately === undefined ? {} : { separately }),
     ...(flags.writer === undefined ? {} : { writers: flags.writer }),
     ...(Object.keys(commands).length === 0 ? {} : { commands }),
   };
 }
 
-function seconds(option: string): (text: string) => number {
+function seconds(option: string, least?: number): (text: string) => number {
   return text => {
     const value = Number(text);
-    if (text.trim() !== '' && value > 0 && value <= 86400) return value;
+    if (text.trim() !== '' && (value > 0 || value === least) && value <= 86400) return value;
     throw new AsofError(
       'USAGE',
       `${option} cannot be ${JSON.stringify(text)}`,

@@ -37,7 +37,7 @@ export function define(command: Command): void {
   DIR/volumes/NAME/<moment>/overlay   a writable view of it, where asof snapshot overlay has made one
   DIR/volumes/NAME/@<time>/disk    the newest snapshot at or before a time; not listed
 
-The file may also name defaults of volumes, volumes that are added at the start, and groups. A signal stops the daemon
+The file may also name options, volumes that are added at the start, groups and schedules. A signal stops the daemon
 cleanly, as soon as nobody is in the mount; a second one does not wait.
 ${examples(['asof serve --state /var/lib/asof --mount /srv/asof', 'asof serve --config /etc/asof.yaml'])}`,
     )
@@ -51,7 +51,12 @@ ${examples(['asof serve --state /var/lib/asof --mount /srv/asof', 'asof serve --
         mount: settings.mount === undefined ? undefined : resolve(settings.mount),
         allowOther: settings.allowOther ?? false,
         driver: settings.driver,
-        ...(config && { defaults: config.defaults, declared: config.volumes, groups: config.groups }),
+        ...(config && {
+          defaults: config.defaults,
+          declared: config.volumes,
+          groups: config.groups,
+          schedules: config.schedules,
+        }),
         log: createLog(levelOf(settings.logLevel)),
       };
       // It must not stand in its own mount, nor keep a directory that somebody wants to unmount.

@@ -42,12 +42,12 @@ function defineCreate(parent: Command): void {
     )
     .addHelpText(
       'after',
-      examples([
+      `\nWhat is not given is as asof options show says.\n${examples([
         'asof snapshot create mail db',
         'asof snapshot create @db',
         'asof snapshot create db --writer postgresql:host=/run/postgresql,user=postgres',
         'asof snapshot create mail --quiet 5 --quiet-missed crash',
-      ]),
+      ])}`,
     )
     .action(async (volumes: string[], flags: StateFlags & MomentFlags & { readonly provider?: string }) => {
       const { provider } = flags;

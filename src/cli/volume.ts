@@ -68,10 +68,10 @@ function defineAdd(parent: Command): void {
     )
     .addHelpText(
       'after',
-      examples([
+      `\nWhat is not given is as asof options show says.\n${examples([
         'asof volume add mail /dev/vg/mail --store-limit 50G',
         'asof volume add vm /srv/vm.img --durability process',
-      ]),
+      ])}`,
     )
     .action(async (name: string, origin: string, flags: AddFlags) => {
       const { store } = flags;

@@ -42,6 +42,7 @@ export async function runDaemon(options: LiveOptions, ready: (state: Ready) => P
         volumes: live.volumes.list().length,
       };
       await ready(state);
+      live.schedules.start();
       notifyManager('READY=1');
       const { pid: _, ...told } = state;
       log.info(told, 'ready');

@@ -138,7 +138,7 @@ export const ROUTES: readonly Route[] = [
         volumes: string[];
         provider?: string;
       } & MomentRequest;
-      return live.volumes.snapshot(volumes, provider, moment);
+      return live.snapshot(volumes, provider === undefined ? undefined : [provider], moment);
     },
   },
   {
@@ -186,5 +186,82 @@ export const ROUTES: readonly Route[] = [
       const runs = Float64Array.from(extents.flatMap(({ start, length }) => [start, length]));
       return live.volumes.release(idOf(request), runs);
     },
+  },
+  {
+    method: 'GET',
+    path: '/options',
+    summary: 'what volumes and snapshots are like that do not say: shipped, saved, current',
+    answer: schema.OPTIONS,
+    handle: live => live.options.info(),
+  },
+  {
+    method: 'PUT',
+    path: '/options',
+    summary: 'these count until the daemon ends, or until they are reset',
+    body: schema.OPTIONS_BODY,
+    answer: schema.OPTIONS,
+    handle: (live, { body }) => live.options.set((body as { values: Record<string, unknown> }).values),
+  },
+  {
+    method: 'POST',
+    path: '/options/save',
+    summary: 'what was set is saved, and counts after a restart too',
+    answer: schema.OPTIONS,
+    handle: live => live.options.save(),
+  },
+  {
+    method: 'POST',
+    path: '/options/reset',
+    summary: 'current ones are what they were at the start: as saved',
+    body: schema.KEYS_BODY,
+    answer: schema.OPTIONS,
+    handle: (live, { body }) => live.options.reset((body as { keys?: string[] }).keys),
+  },
+  {
+    method: 'POST',
+    path: '/options/restore-defaults',
+    summary: 'saved and current ones are as shipped',
+    body: schema.KEYS_BODY,
+    answer: schema.OPTIONS,
+    handle: (live, { body }) => live.options.restore((body as { keys?: string[] }).keys),
+  },
+  {
+    method: 'GET',
+    path: '/schedules',
+    summary: 'every schedule, by name: next run, last run, exposure',
+    answer: schema.SCHEDULES,
+    handle: live => live.schedules.list(),
+  },
+  {
+    method: 'GET',
+    path: '/schedules/:name',
+    summary: 'one schedule',
+    params: schema.NAME_PARAMS,
+    answer: schema.SCHEDULE,
+    handle: (live, request) => live.schedules.show(nameOf(request)),
+  },
+  {
+    method: 'POST',
+    path: '/schedules/:name/run',
+    summary: 'run it now; answers when it is over',
+    params: schema.NAME_PARAMS,
+    answer: schema.SCHEDULE,
+    handle: (live, request) => live.schedules.run(nameOf(request)),
+  },
+  {
+    method: 'POST',
+    path: '/schedules/:name/pause',
+    summary: 'it does not run by itself until it is resumed',
+    params: schema.NAME_PARAMS,
+    answer: schema.SCHEDULE,
+    handle: (live, request) => live.schedules.pause(nameOf(request)),
+  },
+  {
+    method: 'POST',
+    path: '/schedules/:name/resume',
+    summary: 'it does again; what would have run meanwhile is not made up for',
+    params: schema.NAME_PARAMS,
+    answer: schema.SCHEDULE,
+    handle: (live, request) => live.schedules.resume(nameOf(request)),
   },
 ];

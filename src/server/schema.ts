@@ -36,7 +36,7 @@ export const SNAPSHOT_BODY = object(
     volumes: { type: 'array', items: text, minItems: 1, maxItems: 1024 },
     provider: { enum: PROVIDER_NAMES },
     consistency: { enum: CONSISTENCIES },
-    quietMs: period,
+    quietMs: { type: 'number', minimum: 0, maximum: 86_400_000 },
     quietDeadlineMs: period,
     quietMissed: { enum: ['fail', 'crash'] },
     prepareMs: period,
@@ -71,6 +71,10 @@ export const RELEASE_BODY = object(
 
 export const OVERLAY_BODY = object({ layer: { ...text, pattern: '^/' } });
 
+/** Each value is held to docs/config.schema.json. */
+export const OPTIONS_BODY = object({ values: { type: 'object' } }, ['values']);
+export const KEYS_BODY = object({ keys: { type: 'array', items: text, maxItems: 100 } });
+
 /** Of an answer: what it certainly has; more may come with later versions. */
 function answer(...names: readonly string[]) {
   return { type: 'object', required: names, additionalProperties: true } as const;
@@ -96,3 +100,6 @@ export const SNAPSHOTS = list(SNAPSHOT);
 export const MARKER = answer('consumer', 'snapshot', 'at', 'marked', 'state', 'why');
 export const ACTIVITY = answer('volume', 'counters', 'rates', 'forecast');
 export const DAEMON = answer('pid', 'state', 'mount', 'volumes');
+export const OPTIONS = answer('options', 'trouble');
+export const SCHEDULE = answer('name', 'volumes', 'timing', 'state', 'next', 'last', 'groups', 'exposure');
+export const SCHEDULES = list(SCHEDULE);

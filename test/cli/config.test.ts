@@ -12,29 +12,55 @@ const file = join(folder, 'asof.yaml');
 t.test('the example of docs/config.md, whole', t => {
   const text = readFileSync(new URL('../../../docs/config.md', import.meta.url), 'utf8');
   writeFileSync(file, /```yaml\n([^`]+)```/.exec(text)![1]!);
-  t.strictSame(readConfig(file), {
+  const { schedules, ...config } = readConfig(file);
+  t.strictSame(config, {
     state: '/var/lib/asof',
     mount: '/mnt/asof',
     allowOther: false,
     driver: 'native',
     logLevel: 'info',
     defaults: {
-      durability: 'power',
-      onCowError: 'break-snapshot',
-      chunkSize: 65536,
-      storeLimit: 50 * 2 ** 30,
-      cowTimeoutMs: 30_000,
-      stores: '/srv/asof-stores',
+      values: {
+        chunk: 65536,
+        durability: 'power',
+        onCowError: 'break-snapshot',
+        cowTimeout: 30,
+        storeLimit: 50 * 2 ** 30,
+        stores: '/srv/asof-stores',
+        consistency: 'filesystem',
+      },
+      where: {
+        chunk: `${file}, line 8`,
+        durability: `${file}, line 9`,
+        onCowError: `${file}, line 10`,
+        cowTimeout: `${file}, line 11`,
+        storeLimit: `${file}, line 12`,
+        stores: `${file}, line 13`,
+        consistency: `${file}, line 14`,
+      },
     },
     volumes: [
       {
-        where: `${file}, line 16`,
+        where: `${file}, line 17`,
         request: { name: 'data', origin: '/dev/vg/data', storeLimit: 100 * 2 ** 30 },
       },
-      { where: `${file}, line 19`, request: { name: 'wal', origin: '/dev/vg/wal', store: 'memory' } },
+      { where: `${file}, line 20`, request: { name: 'wal', origin: '/dev/vg/wal', store: 'memory' } },
     ],
     groups: new Map([['db', ['data', 'wal']]]),
   });
+  t.match(schedules, [
+    {
+      name: 'nightly',
+      volumes: ['@db'],
+      timing: { text: '30 2 * * *' },
+      keep: 7,
+      request: {
+        consistency: 'application',
+        writers: [{ kind: 'postgresql', settings: { host: '/run/postgresql', user: 'postgres' } }],
+      },
+    },
+    { name: 'often', volumes: ['data'], timing: { text: 'every 15m' }, keep: 8, request: { quietMs: 5000 } },
+  ]);
   t.end();
 });
 
@@ -45,7 +71,16 @@ t.test('JSON, an empty file, relative paths', t => {
   t.equal(config.volumes[0]!.request.origin, join(folder, '../b'));
   for (const text of ['', '# nothing\n', '{}']) {
     writeFileSync(file, text);
-    t.strictSame(readConfig(file), { defaults: {}, volumes: [], groups: new Map() }, text);
+    t.strictSame(
+      readConfig(file),
+      {
+        defaults: { values: {}, where: {} },
+        volumes: [],
+        groups: new Map(),
+        schedules: [],
+      },
+      text,
+    );
   }
   t.end();
 });
@@ -69,6 +104,35 @@ const wrong: readonly [text: string, line: number, message: RegExp][] = [
   ['volumes:\n  a:\n', 2, /volumes.a is null; it must be object/],
   ['groups:\n  a: []\n', 2, /groups.a is \[\]/],
   ['groups:\n  a:\n    - x\n    - 7\n', 4, /groups.a.1 is 7; it must be string/],
+  ['defaults:\n  quiet: 1\n  chunk: 5000\n', 3, /defaults: a chunk of 5000 bytes is not allowed/],
+  ['defaults:\n  providers: [cow, foo]\n', 2, /defaults.providers.1 is "foo"; it must be one of cow/],
+  ['schedules:\n  a: {volumes: [x]}\n', 2, /schedules.a: a schedule has either cron or every/],
+  [
+    'schedules:\n  a:\n    volumes: [x]\n    every: 1m\n    cron: "@daily"\n',
+    5,
+    /schedules.a: a schedule has either/,
+  ],
+  [
+    'schedules:\n  a:\n    volumes: [x]\n    cron: "61 * * * *"\n',
+    4,
+    /schedules.a: the time .* the minute "61"/,
+  ],
+  ['schedules:\n  a:\n    volumes: [x]\n    every: 90s\n', 4, /schedules.a.every is "90s"/],
+  ['schedules:\n  a:\n    volumes: [x]\n    every: 0m\n', 4, /from 1m to 366d/],
+  ['schedules:\n  a:\n    every: 1m\n    volumes:\n      - x\n      - "@db"\n', 6, /there is no group db/],
+  ['schedules:\n  a:\n    every: 1m\n', 2, /schedules.a has no volumes/],
+  ['schedules:\n  a:\n    every: 1m\n    volumes: [x]\n    keep: 0\n', 5, /schedules.a.keep is 0/],
+  ['schedules:\n  a:\n    every: 1m\n    volumes: [x]\n    when: 0\n', 5, /no setting "when" in schedules.a/],
+  [
+    'schedules:\n  a:\n    cron: "@daily"\n    timeZone: Mars/Base\n    volumes: [x]\n',
+    3,
+    /no time zone "Mars/,
+  ],
+  [
+    'schedules:\n  a:\n    every: 1m\n    volumes: [x]\n    writers:\n      - kind: nobody\n',
+    5,
+    /schedules.a: there is no writer "nobody"/,
+  ],
   ['- a\n', 1, /the file is \["a"\]; it must be object/],
   ['state: /a\nstate: /b\n', 2, /unique/],
   ['state: /a\nmount: [\n', 3, /./],
