@@ -16,6 +16,9 @@ const PROGRAMS = ['mke2fs', 'e2fsck'];
 /** Mount points, and folders that the tests write to. */
 const FOLDERS = ['dev', 'proc', 'sys', 'tmp', 'run', 'root', 'm', 'state'];
 
+/** What the console says when the kernel has come up. */
+export const BEGUN = '# the guest has begun';
+
 const INITRD = `#!/bin/busybox sh
 /bin/busybox mount -t proc proc /proc
 /bin/busybox mount -t sysfs sys /sys
@@ -28,6 +31,7 @@ exec /bin/busybox switch_root /new /init
 `;
 
 const INIT = `#!/bin/busybox sh
+echo '${BEGUN}'
 export PATH=/bin:/usr/bin HOME=/root XDG_RUNTIME_DIR=/run TERM=dumb
 for each in tmp run root m; do mount -t tmpfs -o size=64m $each /$each; done
 ip link set lo up
@@ -52,6 +56,7 @@ function copyBinary(from, root, to = from) {
 
 function copyAsof(root) {
   copyBinary(path.join(ROOT, 'build', 'Release', 'asof.node'), root, '/asof/build/Release/asof.node');
+  copyBinary(path.join(ROOT, 'build', 'Release', 'asof-freezer'), root, '/asof/build/Release/asof-freezer');
   for (const name of ['bin', 'dist/src', 'dist/test/guest', 'dist/test/mount/volume.js', 'package.json']) {
     fs.cpSync(path.join(ROOT, name), path.join(root, 'asof', name), { recursive: true });
   }

@@ -4,8 +4,11 @@
  *
  * The report is lines on the port argv[2]. Its writes return when the host's end has them, so that what was acknowledged here
  * and told is known there, whatever happens next:
- *   found JSON · load · w STAMP SECTOR COUNT · W STAMP · L STAMP · f N · F N · s · S ID · d ID · D ID
+ *   found JSON · load · armed · cut · w STAMP SECTOR COUNT · W STAMP · L STAMP · f N · F N · s · S ID · d ID · D ID
  * Small letters stand before what they tell of, capitals behind it; L tells that the write is on stable storage by itself.
+ *
+ * With load=sharp it does one thing instead: a snapshot (armed), a write into every other chunk, an acknowledged flush (cut).
+ * Whoever has lost a single flush since the snapshot cannot hide it then.
  */
 import { spawn } from 'node:child_process';
 import { closeSync, constants, fstatSync, openSync, readSync, writeSync } from 'node:fs';
@@ -129,23 +132,66 @@ async function tellWhatIsThere(): Promise<void> {
   say(`found ${JSON.stringify({ origin, live: read(join(MOUNT, 'volumes/disk/live')), snapshots })}`);
 }
 
-async function load(): Promise<void> {
+/** The live device, and what the report says of each write, flush and snapshot. */
+async function openLive() {
   const path = join(MOUNT, 'volumes/disk/live');
   const plain = await open(path, constants.O_RDWR);
   const synced = await open(path, constants.O_RDWR | constants.O_DSYNC);
   if (fstatSync(plain.fd).size !== SIZE) throw new Error(`${path} has ${fstatSync(plain.fd).size} bytes`);
   let stamp = Number(env('stamp'));
-  let flush = 0;
+  let flushes = 0;
+  return {
+    async write(first: number, count: number, lasting = false) {
+      const mine = ++stamp;
+      const bytes = stamped(mine, first, count);
+      say(`w ${mine} ${first} ${count}`);
+      const { bytesWritten } = await (lasting ? synced : plain).write(bytes, 0, bytes.length, first * SECTOR);
+      if (bytesWritten !== bytes.length) throw new Error(`${bytesWritten} bytes of ${bytes.length} written`);
+      say(`W ${mine}`);
+      if (lasting) say(`L ${mine}`);
+    },
+    async flush() {
+      const n = ++flushes;
+      say(`f ${n}`);
+      await plain.datasync();
+      say(`F ${n}`);
+    },
+    async snapshot() {
+      say('s');
+      const [one] = await ask<Snapshot[]>('POST', '/snapshots', { volumes: ['disk'] });
+      say(`S ${one!.id}`);
+      return one!.id;
+    },
+  };
+}
+
+async function sharp(): Promise<void> {
+  const live = await openLive();
+  say('load');
+  await live.write(0, 64);
+  await live.snapshot();
+  say('armed');
+  const chunk = Number(env('chunk')) / SECTOR;
+  const chunks = Array.from({ length: 48 }, (_, i) => i * 2);
+  await Promise.all(
+    Array.from({ length: WRITERS }, async () => {
+      for (let at = chunks.pop(); at !== undefined; at = chunks.pop()) await live.write(at * chunk + 1, 3);
+    }),
+  );
+  await live.flush();
+  say('cut');
+  await new Promise(() => {});
+}
+
+async function load(): Promise<void> {
+  const live = await openLive();
   const busy: { readonly first: number; readonly end: number }[] = [];
   const sectors = SIZE / SECTOR;
 
   const writer = async () => {
     for (;;) {
       if (random(12) === 0) {
-        const n = ++flush;
-        say(`f ${n}`);
-        await plain.datasync();
-        say(`F ${n}`);
+        await live.flush();
         continue;
       }
       // Some places are met again and again.
@@ -155,14 +201,7 @@ async function load(): Promise<void> {
       const place = { first, end: first + count };
       if (busy.some(one => one.first < place.end && first < one.end)) continue;
       busy.push(place);
-      const mine = ++stamp;
-      const lasting = random(16) === 0;
-      const bytes = stamped(mine, first, count);
-      say(`w ${mine} ${first} ${count}`);
-      const { bytesWritten } = await (lasting ? synced : plain).write(bytes, 0, bytes.length, first * SECTOR);
-      if (bytesWritten !== bytes.length) throw new Error(`${bytesWritten} bytes of ${bytes.length} written`);
-      say(`W ${mine}`);
-      if (lasting) say(`L ${mine}`);
+      await live.write(first, count, random(16) === 0);
       busy.splice(busy.indexOf(place), 1);
     }
   };
@@ -176,10 +215,7 @@ async function load(): Promise<void> {
         await ask('DELETE', `/snapshots/${gone}`);
         say(`D ${gone}`);
       }
-      say('s');
-      const [one] = await ask<Snapshot[]>('POST', '/snapshots', { volumes: ['disk'] });
-      say(`S ${one!.id}`);
-      taken.push(one!.id);
+      taken.push(await live.snapshot());
       await new Promise(resolve => setTimeout(resolve, random(400)));
     }
   };
@@ -190,7 +226,7 @@ async function load(): Promise<void> {
 
 try {
   await tellWhatIsThere();
-  await load();
+  await (env('load') === 'sharp' ? sharp() : load());
 } catch (error) {
   say(`failed ${(error as Error).message.replaceAll('\n', ' ')}`);
   process.exit(1);
