@@ -9,7 +9,7 @@
  *
  * Without a name all of them, one after the other. Needs a Debian host with qemu-system-x86, qemu-utils, busybox-static,
  * e2fsprogs and xz-utils, and about 1 GB in build-guest/; takes what build/ and dist/ hold (npm run build,
- * npm run build:native). Emulation is slow: a cut takes from ten seconds to a minute, and there are some forty guests.
+ * npm run build:native). Emulation is slow: a guest takes half a minute to a minute, and there are 36 of them.
  */
 const TESTS = ['uring', 'power-cut', 'reclaim'];
 

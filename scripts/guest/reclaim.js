@@ -9,38 +9,34 @@ import { bootForTap } from './machine.js';
 import { makeExt4, makeSystem } from './system.js';
 
 /** The guest gives up by itself before, and shows what hangs. */
-const SECONDS = 1500;
+const SECONDS = 900;
 
-/** The last is run by `--case 3` alone: it has not been seen to come to its end. */
+/**
+ * What is no case is swap on that file system: it is not supported (docs/cli.md), because then the daemon's own pages, and
+ * what the kernel needs to serve it, can only be had through the daemon.
+ */
 const CASES = [
   { title: 'origin and store on one disk', env: { origin: '/state/origin' }, memory: 256, uring: 0 },
   {
     title: 'store in memory, bounded',
-    env: { origin: '/dev/vdc', store: 'memory', limit: '40M' },
+    env: { origin: '/dev/vdc', store: 'memory', limit: '24M' },
     memory: 320,
     uring: 1,
-  },
-  {
-    title: 'swap on that file system',
-    env: { origin: '/state/origin', swap: 1 },
-    memory: 256,
-    uring: 0,
   },
 ];
 
 export async function test(argv) {
   const { values } = parseArgs({ args: argv, options: { case: { type: 'string' } } });
-  const cases =
-    values.case === undefined ? CASES.slice(0, 2) : CASES.slice(Number(values.case) - 1, Number(values.case));
+  const cases = values.case === undefined ? CASES : CASES.slice(Number(values.case) - 1, Number(values.case));
   const system = makeSystem();
   let well = true;
   for (const { title, env, memory, uring } of cases) {
     console.log(`# ${title}`);
     const state = path.join(system.folder, 'state');
     const origin = path.join(system.folder, 'origin');
-    makeExt4(state, '512M');
+    makeExt4(state, '320M');
     fs.writeFileSync(origin, '');
-    fs.truncateSync(origin, 112 * 2 ** 20);
+    fs.truncateSync(origin, 64 * 2 ** 20);
     const disks = { state, origin };
     const args = Object.entries(disks).flatMap(([name, file]) => [
       ...['-blockdev', `driver=raw,node-name=${name},file.driver=file,file.filename=${file}`],

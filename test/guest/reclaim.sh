@@ -1,8 +1,7 @@
 # Runs in the guest that scripts/guest/reclaim.js boots, with little memory: a file system on a loop device over a live
 # device is written to, while its pages are all that can be reclaimed. Prints TAP lines; shows every task when it hangs.
-# From the environment: origin, store (in the state directory unless given), limit (of the store), swap (whether the guest
-# swaps to that file system; the daemon itself is never swapped out then).
-PATIENCE=1200
+# From the environment: origin, store (in the state directory unless given), limit (of the store).
+PATIENCE=720
 # The programs of e2fsprogs by their paths: busybox has its own mke2fs.
 asof() { node /asof/bin/asof "$@" --state /state/asof; }
 n=0
@@ -22,21 +21,12 @@ result() { # STATUS TEXT
 ) &
 watchdog=$!
 
-echo 7 >/proc/sys/kernel/printk # tasks that are blocked for long are shown
+echo 4 >/proc/sys/kernel/printk # who was killed, and what is blocked for long
 mount -t ext4 /dev/vdb /state
 mkdir -p /state/asof /m/asof /m/fs
-[ -e "$origin" ] || dd if=/dev/zero "of=$origin" bs=1M count=0 seek=112 2>/dev/null
-if [ -n "$swap" ]; then
-  mount -t cgroup2 cgroup /sys/fs/cgroup
-  echo +memory >/sys/fs/cgroup/cgroup.subtree_control
-  mkdir /sys/fs/cgroup/asof
-  echo 0 >/sys/fs/cgroup/asof/memory.swap.max
-  result $? 'the daemon is not swapped out'
-  echo $$ >/sys/fs/cgroup/asof/cgroup.procs
-fi
+[ -e "$origin" ] || dd if=/dev/zero "of=$origin" bs=1M count=0 seek=64 2>/dev/null
 node /asof/bin/asof serve --state /state/asof --mount /m/asof --log-level warn >/tmp/ready &
 daemon=$!
-[ -z "$swap" ] || echo $$ >/sys/fs/cgroup/cgroup.procs
 echo -900 >/proc/$daemon/oom_score_adj # as systemd/asof.service has it
 until grep -q ready /tmp/ready; do
   [ -d /proc/$daemon ] || break
@@ -50,7 +40,7 @@ losetup "$loop" $live && /bin/mke2fs -q -F -t ext4 -b 4096 -m 0 "$loop" && mount
 result $? 'an ext4 on a loop device over it'
 
 # Files of half of what the file system holds, each time with other bytes: pieces of the largest program that is here.
-piece() { dd if=/usr/bin/node bs=1M skip=$(($1 * 4)) count=40 2>/dev/null; }
+piece() { dd if=/usr/bin/node bs=1M skip=$(($1 * 4)) count=24 2>/dev/null; }
 piece 0 >/m/fs/a
 piece 1 >/m/fs/b
 sync
@@ -62,47 +52,69 @@ was=$(md5sum <"$disk")
 [ -n "$was" ]
 result $? 'which reads'
 
-if [ -n "$swap" ]; then
-  dd if=/dev/zero of=/m/fs/swap bs=1M count=8 2>/dev/null
-  chmod 600 /m/fs/swap
-  mkswap /m/fs/swap >/dev/null && swapon /m/fs/swap
-  result $? 'swap on it'
-fi
-
+meminfo() { sed -n "s/^$1: *\([0-9]*\) kB/\1/p" /proc/meminfo; }
+vmstat() { awk -v name="^$1" '$1 ~ name { sum += $2 } END { print sum + 0 }' /proc/vmstat; }
 # It takes all that is free and all that is cached, again and again, and leaves it.
 hog() {
   echo 1000 >/proc/self/oom_score_adj
   while [ ! -e /tmp/enough ]; do
-    free=$(sed -n 's/^MemAvailable: *\([0-9]*\) kB/\1/p' /proc/meminfo)
-    dd if=/dev/zero of=/dev/null bs=$((free * 95 / 100))k count=2 2>/dev/null
+    dd if=/dev/zero of=/dev/null bs=$(($(meminfo MemAvailable) * 95 / 100))k count=2 2>/dev/null
     echo >>/tmp/hogged
     sleep 2 # the work must come on as well
   done
 }
+# Nobody is slowed down before most of the memory is dirty: reclaim meets pages that only the daemon can write back.
+echo 70 >/proc/sys/vm/dirty_background_ratio
+echo 80 >/proc/sys/vm/dirty_ratio
+stalls=$(vmstat allocstall_)
+direct=$(vmstat pgsteal_direct)
+written=$(vmstat 'nr_written$')
 hog &
 hog=$!
 round=0
-while [ $round -lt 4 ]; do
+while [ $round -lt 6 ]; do
   round=$((round + 1))
   for file in a b; do
-    piece $((round + (round % 2))) | dd of=/m/fs/$file bs=1M conv=notrunc 2>/dev/null || echo "# round $round: cannot write"
+    piece $((round % 4)) | dd of=/m/fs/$file bs=1M conv=notrunc 2>/dev/null || echo "# round $round: cannot write"
   done
-  [ $round = 2 ] && asof snapshot create disk >/dev/null
   echo "# round $round: $(grep -E '^(MemAvailable|Dirty|Writeback):' /proc/meminfo | tr -s ' \n' ' ')"
+  [ $round = 3 ] && asof snapshot create disk >/dev/null
 done
 sync
-result $? 'more than the memory is written and synced'
+result $? 'all is written and synced'
 touch /tmp/enough
 wait $hog
 result $(($(wc -l </tmp/hogged) < 3)) "while $(wc -l </tmp/hogged) times all memory was wanted"
+stalls=$(($(vmstat allocstall_) - stalls))
+direct=$(($(vmstat pgsteal_direct) - direct))
+[ $stalls -gt 0 ] && [ $direct -gt 0 ]
+result $? "who wanted memory had to reclaim it: $stalls times, $direct pages"
+echo "# $(($(vmstat 'nr_written$') - written)) pages written back; $(grep -E '^(nr_vmscan|nr_throttled|workingset_refault)' /proc/vmstat | tr '\n' ' ')"
 
-if [ -n "$swap" ]; then
-  grep pswpout /proc/vmstat | sed 's/^/# /'
-  ! grep -q '^pswpout 0$' /proc/vmstat
-  result $? 'it was used'
-  swapoff /m/fs/swap && rm /m/fs/swap
-  result $? 'and is not needed any more'
-fi
+# Then more than there is, while all is dirty again: the kernel kills, and not the daemon.
+rm /tmp/enough
+greedy() {
+  echo 1000 >/proc/self/oom_score_adj
+  while [ ! -e /tmp/enough ]; do
+    dd if=/dev/zero of=/dev/null bs=$(($(meminfo MemTotal) * 95 / 100))k count=1 2>/dev/null
+    sleep 1
+  done
+}
+kills=$(vmstat 'oom_kill$')
+greedy 2>/dev/null &
+greedy=$!
+for round in 1 2 3; do
+  for file in a b; do piece 4 | dd of=/m/fs/$file bs=1M conv=notrunc,fsync 2>/dev/null; done
+done
+sync
+result $? 'written and synced while memory is gone'
+until [ "$(vmstat 'oom_kill$')" -gt "$kills" ]; do sleep 1; done
+touch /tmp/enough
+wait $greedy
+kills=$(($(vmstat 'oom_kill$') - kills))
+[ $kills -gt 0 ]
+result $? "the kernel killed $kills times"
+
 piece 4 | cmp - /m/fs/a && piece 4 | cmp - /m/fs/b
 result $? 'the files are what was written'
 [ -d /proc/$daemon ]
