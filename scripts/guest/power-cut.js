@@ -29,6 +29,8 @@ const MiB = 2 ** 20;
 const SIZE = 8 * MiB;
 /** Cuts of one story. */
 const LIVES = 4;
+/** Requests by which a cut may come later, so that it comes before a flush. */
+const DELAY = 60;
 /** Seconds for one life: emulation is slow, and the machine may be busy. */
 const LIFE_SECONDS = 600;
 
@@ -70,7 +72,20 @@ function makeDisks(layout, scratch) {
  * One life, until it is cut. `found` is what it found, undefined where it was cut before; `failed` is why the guest gave up.
  * Throws where it has come to nothing.
  */
-async function live({ system, disks, judge, env, early, sharp, last, liar, requests, uring, verbose }) {
+async function live({
+  system,
+  disks,
+  judge,
+  env,
+  early,
+  sharp,
+  last,
+  liar,
+  requests,
+  flushing,
+  uring,
+  verbose,
+}) {
   const folder = fs.mkdtempSync(path.join(tmpdir(), 'asof-guest-'));
   const args = ['-device', 'virtio-serial-pci'];
   for (const [name, disk] of Object.entries(disks)) {
@@ -87,9 +102,12 @@ async function live({ system, disks, judge, env, early, sharp, last, liar, reque
   let left = early ? requests : Number.POSITIVE_INFINITY;
   let guest;
   for (const disk of Object.values(disks)) {
-    disk.gate = () => {
+    disk.gate = flush => {
       life.spent++;
       if (left-- > 0) return true;
+      // Before a flush the most is at stake; a load that does not come to one is cut all the same.
+      if (flushing && left > -DELAY && !(flush && disk.dirty)) return true;
+      left = Number.NEGATIVE_INFINITY;
       guest.kill();
       return false;
     };
@@ -111,7 +129,7 @@ async function live({ system, disks, judge, env, early, sharp, last, liar, reque
     } else if (line === 'armed') {
       if (liar) disks[liar].lies = true;
     } else if (line === 'cut') {
-      left = 0;
+      left = Number.NEGATIVE_INFINITY;
       guest.kill();
     } else judge.hear(line);
   };
@@ -184,6 +202,7 @@ async function story({ system, seed, layout, cuts, verbose, durability = 'power'
       },
       ...{ early, sharp, last, liar },
       requests: 1 + random(early ? 80 : random(2) === 0 ? 100 : 800),
+      flushing: random(3) > 0,
       uring: random(2) === 0,
       verbose,
     });

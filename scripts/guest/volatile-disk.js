@@ -21,8 +21,8 @@ export class VolatileDisk {
   bytes;
   /** Of one that lies a flush does nothing. */
   lies = false;
-  /** Asked before each write and flush; where it says so, the request is not done and never answered. */
-  gate = () => true;
+  /** Asked before each write and flush, and told which; where it says no, the request is not done and never answered. */
+  gate = _flush => true;
   unit;
   #cache = new Map();
   #server;
@@ -30,6 +30,11 @@ export class VolatileDisk {
   constructor(bytes, unit) {
     this.bytes = bytes;
     this.unit = unit;
+  }
+
+  /** Is there anything that a cut could take? */
+  get dirty() {
+    return this.#cache.size > 0;
   }
 
   async listen(path) {
@@ -114,11 +119,11 @@ export class VolatileDisk {
       const inside = offset + length <= this.bytes.length;
       if (command === COMMAND.READ && inside) answer(0, this.#read(offset, length));
       else if (command === COMMAND.WRITE && inside) {
-        if (!this.gate()) continue;
+        if (!this.gate(false)) continue;
         this.#write(offset, data);
         answer(0);
       } else if (command === COMMAND.FLUSH) {
-        if (!this.gate()) continue;
+        if (!this.gate(true)) continue;
         this.#flush();
         answer(0);
       } else answer(EINVAL);
