@@ -26,6 +26,8 @@ const CODES = {
   IMAGE_ENCRYPTED: EXIT.refused,
   /** A backing, parent or data file is not in any allowed folder. */
   PARENT_MISSING: EXIT.refused,
+  /** The parent that was found is not the one on which the image was made. */
+  PARENT_MISMATCH: EXIT.refused,
   /** The chain names a file that policy does not allow to open. */
   PARENT_FORBIDDEN: EXIT.refused,
   /** The chain leads back to itself. */

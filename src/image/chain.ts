@@ -11,7 +11,7 @@ import { fstatSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { ImageFile } from '../block/file.js';
 import { AsofError } from '../errors.js';
-import { formatNamed, type Image, type ImageFormat, recognise } from './format.js';
+import { formatNamed, type Image, type ImageFormat, type ParentLink, recognise } from './format.js';
 import { Lookup } from './lookup.js';
 import { raw } from './raw.js';
 
@@ -42,7 +42,7 @@ export interface Chain {
 
 /**
  * Opens `path` and what it stands on.
- * Throws what opening a file or a format throws, PARENT_MISSING, PARENT_FORBIDDEN, CHAIN_CYCLE, CHAIN_TOO_DEEP or
+ * Throws what opening a file or a format throws, PARENT_MISSING, PARENT_MISMATCH, PARENT_FORBIDDEN, CHAIN_CYCLE, CHAIN_TOO_DEEP or
  * FORMAT_UNKNOWN; nothing stays open then.
  */
 export function openChain(path: string, options: ChainOptions = {}): Chain {
@@ -93,10 +93,50 @@ function openMembers(path: string, options: ChainOptions, files: ImageFile[]): I
         `the chain of ${path} has more than ${MAX_DEPTH} members; ${wanting} still names a parent`,
       );
     }
-    file = lookup.open(parent.name, wanting, 'parent');
+    file = openParent(parent, wanting, lookup, options.parentFormat);
     files.push(file);
     lookup.opened(identity(file), file.path);
     format = parentFormat(file, parent.format, wanting, options.parentFormat);
+  }
+}
+
+/** Finds the file of a parent by its name, or by what else the child knows of it. */
+function openParent(
+  parent: ParentLink,
+  wanting: string,
+  lookup: Lookup,
+  otherwise: string | undefined,
+): ImageFile {
+  const refuse = parent.refuses && ((file: ImageFile) => mismatch(parent, file, wanting, otherwise));
+  if (parent.byIdentity && refuse) return lookup.search(parent.name, wanting, parent.byIdentity.may, refuse);
+  return lookup.open(parent.name, wanting, 'parent', { others: parent.others ?? [], refuse });
+}
+
+/** Why `file` is not the parent that `wanting` means. */
+function mismatch(
+  parent: ParentLink,
+  file: ImageFile,
+  wanting: string,
+  otherwise: string | undefined,
+): AsofError | undefined {
+  const companion = (): never => {
+    throw new AsofError(
+      'IMAGE_UNSUPPORTED',
+      `${file.path} needs a further file, as no parent of ${wanting} does`,
+    );
+  };
+  try {
+    const image = parentFormat(file, parent.format, wanting, otherwise).open(file, { companion });
+    const why = parent.refuses?.(image);
+    if (why === undefined) return undefined;
+    return new AsofError(
+      'PARENT_MISMATCH',
+      `${file.path} is not the parent that ${wanting} was made on: ${why}`,
+      '--search DIR names a folder that holds the right one',
+    );
+  } catch (error) {
+    if (error instanceof AsofError && error.code !== 'IO') return error;
+    throw error;
   }
 }
 

@@ -33,6 +33,8 @@ function* links(image: Image, below: Image): Generator<Finding, void, undefined>
       `its parent has ${below.size} bytes: those behind its own ${image.size} are not part of the disk`,
     );
   }
+  for (const what of image.parent?.notes?.(below) ?? []) yield note(what);
+  if (image.parent?.byIdentity) return;
   const name = image.parent?.name ?? '';
   if (statedPath(name, image.file.path) !== below.file.path) {
     yield note(`it names its parent ${JSON.stringify(name)}, and ${below.file.path} was taken for it`);

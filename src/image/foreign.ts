@@ -16,10 +16,6 @@ const SIGNATURES: readonly Signature[] = [
   { name: 'vmdk', bytes: 'KDMV', at: 0 },
   { name: 'vmdk', bytes: 'COWD', at: 0 },
   { name: 'vmdk', bytes: '# Disk DescriptorFile', at: 0 },
-  { name: 'vhd', bytes: 'conectix', at: 0 },
-  { name: 'vhd', bytes: 'conectix', at: -512 },
-  // Before 2005 Virtual PC wrote a footer of 511 bytes.
-  { name: 'vhd', bytes: 'conectix', at: -511 },
   { name: 'vhdx', bytes: 'vhdxfile', at: 0 },
   { name: 'vdi', bytes: '\x7f\x10\xda\xbe', at: 0x40 },
   { name: 'parallels', bytes: 'WithoutFreeSpace', at: 0 },

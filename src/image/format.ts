@@ -6,7 +6,7 @@
  */
 
 import type { ImageFile } from '../block/file.js';
-import type { Layer } from '../block/source.js';
+import type { Layer, SectorSize } from '../block/source.js';
 import { AsofError } from '../errors.js';
 import type { Finding } from './finding.js';
 import { foreignFormat } from './foreign.js';
@@ -14,6 +14,7 @@ import { qcow1 } from './qcow1.js';
 import { qcow2 } from './qcow2.js';
 import { raw } from './raw.js';
 import { splitRaw } from './split-raw.js';
+import { vhd } from './vhd.js';
 
 /** "Not this format", "this format", and "this format, unreadable because …". An I/O error is thrown. */
 export type Probe = 'no' | 'yes' | AsofError;
@@ -21,6 +22,8 @@ export type Probe = 'no' | 'yes' | AsofError;
 export interface ImageFormat {
   /** The word for it in `--format`, in `asof info` and in an image's statement of its parent's format. */
   readonly name: string;
+  /** Other words for it that an image may state. */
+  readonly aliases?: readonly string[];
   probe(file: ImageFile): Probe;
   /**
    * Throws IMAGE_CORRUPT, IMAGE_UNSUPPORTED, IMAGE_ENCRYPTED, IO, or what `companion` throws. The image does not
@@ -39,6 +42,26 @@ export interface ParentLink {
   readonly name: string;
   /** As the image states it; undefined where it does not. */
   readonly format: string | undefined;
+  /** Further names for the same file, tried after `name`. */
+  readonly others?: readonly string[];
+  /**
+   * Why `parent` is not the image that is meant, a sentence; undefined where it is. A file that is refused is passed
+   * over, as another one of that name may be meant. Absent where the image says nothing but a name.
+   */
+  refuses?(parent: Image): string | undefined;
+  /** The parent has no name: it is looked for by its identity. `may` is quick, and sorts out what cannot be it. */
+  readonly byIdentity?: { may(file: ImageFile): boolean };
+  /** What is worth knowing of `parent`, although it is the one that is meant. */
+  notes?(parent: Image): readonly string[];
+}
+
+/** By what a child knows its parent. */
+export interface Identity {
+  readonly id: string;
+  /** Changes when the content does; undefined where the format has none. */
+  readonly state?: string | undefined;
+  /** When the image says that it was made or changed. */
+  readonly time?: Date | undefined;
 }
 
 /** A moment that an image keeps inside itself. */
@@ -69,7 +92,8 @@ export interface Image {
   readonly format: string;
   /** Bytes of the virtual disk. */
   readonly size: number;
-  readonly sectorSize: 512;
+  readonly sectorSize: SectorSize;
+  readonly identity?: Identity | undefined;
   /** Words and `name=value` for `asof info`. */
   readonly features: readonly string[];
   /** The current state, without what lies below it. Closing it does nothing: the chain owns the files. */
@@ -84,11 +108,11 @@ export interface Image {
 }
 
 /** In the order in which they are asked; raw recognises nothing and is taken by decision only. */
-export const FORMATS: readonly ImageFormat[] = [qcow2, qcow1, splitRaw, raw];
+export const FORMATS: readonly ImageFormat[] = [qcow2, qcow1, vhd, splitRaw, raw];
 
 /** Throws IMAGE_UNSUPPORTED where no format has that name. */
 export function formatNamed(name: string): ImageFormat {
-  const format = FORMATS.find(one => one.name === name);
+  const format = FORMATS.find(one => one.name === name || one.aliases?.includes(name));
   if (format) return format;
   const known = FORMATS.map(one => one.name).join(', ');
   throw new AsofError('IMAGE_UNSUPPORTED', `the format ${JSON.stringify(name)} is none of ${known}`);

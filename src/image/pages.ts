@@ -1,7 +1,8 @@
 /**
- * The metadata of an image in pages: big-endian tables, read lazily, kept in one cache that all images of the
+ * The metadata of an image in pages: tables of words, read lazily, kept in one cache that all images of the
  * process share, so that neither the size of a table nor the length of a chain decides how much memory is held.
  */
+import { endianness } from 'node:os';
 import { LRUCache } from 'lru-cache';
 import type { ImageFile } from '../block/file.js';
 
@@ -30,12 +31,21 @@ const cache = new LRUCache<string, Page>({
 });
 let serial = 0;
 
-export class Pages {
-  readonly file: ImageFile;
+/** Something of bytes: a file, or one with changes that were not yet written to it. */
+export interface Bytes {
+  readonly size: number;
+  read(offset: number, length: number): Buffer;
+}
+
+export class Pages<File extends Bytes = ImageFile> {
+  readonly file: File;
+  readonly #order: 'big' | 'little';
   readonly #prefix = `${++serial}:`;
 
-  constructor(file: ImageFile) {
+  /** `order` is that of the bytes of a word in the file. */
+  constructor(file: File, order: 'big' | 'little' = 'big') {
     this.file = file;
+    this.#order = order;
   }
 
   /** The page that begins at byte `index * PAGE`. Throws IO. */
@@ -44,17 +54,19 @@ export class Pages {
     const known = cache.get(key);
     if (known) return known;
     const held = this.file.read(index * PAGE, PAGE);
-    const page = { words: wordsOf(held), bytes: held.length };
+    const page = { words: wordsOf(held, this.#order), bytes: held.length };
     cache.set(key, page);
     return page;
   }
 }
 
-function wordsOf(held: Buffer): Uint32Array {
+const HOST = endianness() === 'LE' ? 'little' : 'big';
+
+function wordsOf(held: Buffer, order: 'big' | 'little'): Uint32Array {
   if (held.equals(Buffer.from(ZEROS.buffer, 0, held.length))) return ZEROS;
   const words = new Uint32Array(PAGE / 4);
   const bytes = Buffer.from(words.buffer);
   held.copy(bytes);
-  bytes.swap32();
+  if (order !== HOST) bytes.swap32();
   return words;
 }

@@ -8,6 +8,7 @@ import { openChain } from '../../src/image/chain.js';
 import { findPoint, points } from '../../src/image/points.js';
 import { conformance, type Span } from '../block/conformance.js';
 import { convert, folder, noise, qemuImg, qemuIo } from './peer.js';
+import { subjects } from './subjects.js';
 
 const dir = folder(t);
 const pattern = join(dir, 'pattern');
@@ -42,6 +43,13 @@ t.test('a qcow2 chain and its snapshots', async t => {
   qemuIo(top, [`write -s ${pattern} 202k 20k`, 'write -P 5 499712 512']);
   await conformance(t, 'current', source(top), convert(top));
   await conformance(t, 'snapshot', source(top, 'before'), before);
+});
+
+t.test('blocks', async t => {
+  for (const { name, path, bytes, content } of subjects(dir)) {
+    writeFileSync(path, bytes);
+    await conformance(t, name, source(path), content);
+  }
 });
 
 t.test('a truncated image', async t => {

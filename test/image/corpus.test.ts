@@ -1,5 +1,5 @@
 /**
- * Foreign images: a folder of real raw and qcow2 files with their digests, named by ASOF_CORPUS, beside the
+ * Foreign images: a folder of real files with their digests, named by ASOF_CORPUS, beside the
  * repository where it is not named. Absent, the test is skipped visibly.
  */
 import { spawnSync } from 'node:child_process';
@@ -23,6 +23,9 @@ interface Case {
   verdict: string | null;
 }
 
+/** As the collection names them. */
+const FORMATS = new Set(['raw', 'qcow2', 'qcow', 'vhd']);
+
 const corpus = process.env['ASOF_CORPUS'] ?? new URL('../../../../shared/corpus', import.meta.url).pathname;
 
 if (!existsSync(join(corpus, 'unpack.py'))) {
@@ -35,8 +38,7 @@ if (!existsSync(join(corpus, 'unpack.py'))) {
   const engine = new Engine({ cacheBytes: 2 ** 26, mapBytes: 2 ** 24, threads: 2 });
   t.teardown(() => engine.close());
   const ours = cases.filter(
-    ({ path, sub, format }) =>
-      format === 'raw' || format === 'qcow2' || format === 'qcow' || (/\.qcow2$/.test(path) && !sub),
+    ({ path, sub, format }) => FORMATS.has(format) || (/\.qcow2$/.test(path) && !sub),
   );
   t.ok(ours.length > 12);
   for (const one of ours) {

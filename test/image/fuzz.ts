@@ -1,5 +1,5 @@
 /**
- * The fuzz target of qcow2 and qcow: sound little images, changed by a seeded hand, read by us and by the peer.
+ * The fuzz target of the formats that the peer reads: sound little images, changed by a seeded hand, read by us and by the peer.
  *
  * The rules. We answer each file with points or with an AsofError, never with another exception. Where the peer
  * gives a sector, ours is the same bytes, or bad, or the image is refused. The first sector that the peer cannot
@@ -42,7 +42,7 @@ export const newTally = (): Tally => ({ cases: 0, refused: 0, compared: 0, same:
 
 export interface Sample {
   readonly name: string;
-  readonly format: 'qcow2' | 'qcow';
+  readonly format: 'qcow2' | 'qcow' | 'vpc' | 'vdi' | 'vhdx';
   readonly bytes: Buffer;
   /** Places worth hitting: offset and length. */
   readonly targets: readonly (readonly [number, number])[];
@@ -112,7 +112,7 @@ export function samples(dir: string): Sample[] {
     rmSync(path);
     return { name, format: 'qcow2', bytes, targets: targetsOf(bytes) };
   });
-  return [...sound, oldSample(dir, pattern)];
+  return [...sound, oldSample(dir, pattern), ...blockSamples(dir, pattern)];
 }
 
 const withPattern = (step: readonly string[], pattern: string) =>
@@ -138,6 +138,45 @@ function oldSample(dir: string, pattern: string): Sample {
       [l2, 128],
     ],
   };
+}
+
+/** Images of formats of blocks, and where their headers and tables are. */
+const BLOCKS: {
+  name: string;
+  format: Sample['format'];
+  options: string;
+  size: number;
+  at: [number, number][];
+}[] = [
+  {
+    name: 'vhd',
+    format: 'vpc',
+    options: 'subformat=dynamic,force_size=on',
+    size: 8 * 2 ** 20,
+    at: [
+      [0, 512],
+      [512, 1024],
+      [1536, 16],
+      [1536, 16],
+      [1536, 16],
+    ],
+  },
+];
+
+function blockSamples(dir: string, pattern: string): Sample[] {
+  return BLOCKS.map(({ name, format, options, size, at }) => {
+    const path = join(dir, 'sound.blocks');
+    qemuImg('create', '-q', '-f', format, '-o', options, path, String(size));
+    const steps = [
+      `write -s ${pattern} 5M 60k`,
+      `write -s ${pattern} 0 50k`,
+      `write -s ${pattern} 2030k 40k`,
+    ];
+    qemuIo(path, steps, '-f', format);
+    const bytes = readFileSync(path);
+    rmSync(path);
+    return { name, format, bytes, targets: at };
+  });
 }
 
 /** Header, extensions, L1, refcounts, snapshots, and the first L2 table of each L1. */

@@ -1,0 +1,62 @@
+/**
+ * Little images of every format of blocks, whole, with the content from which they were made, for tests of damage.
+ */
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { vhd } from '../fixtures/vhd.js';
+import type { Subject } from './damage.js';
+import { noise } from './peer.js';
+
+/** Noise with holes of zeros, of a size that is no multiple of any block. */
+export function content(seed: number, length = 300 * 512): Buffer {
+  const bytes = noise(seed, length);
+  bytes.fill(0, 40_960, 61_440);
+  bytes.fill(0, 131_072, 139_264);
+  return bytes;
+}
+
+/** `base`, and on top of it what `holds` says of `over`. */
+export function overlaid(base: Buffer, over: Buffer, holds: (sector: number) => boolean): Buffer {
+  const both = Buffer.from(base);
+  for (let i = 0; i * 512 < both.length; i++) if (holds(i)) over.copy(both, i * 512, i * 512, (i + 1) * 512);
+  return both;
+}
+
+export const isZero = (bytes: Buffer, sector: number) =>
+  bytes.subarray(sector * 512, (sector + 1) * 512).every(byte => byte === 0);
+
+/** Some sectors of some blocks, the first among them. */
+export const some = (sector: number) => sector === 0 || (sector % 64 < 40 && sector % 7 !== 3);
+
+/** The subjects; their parents are written into `dir`. */
+export function subjects(dir: string): Subject[] {
+  return vhds(dir);
+}
+
+function vhds(dir: string): Subject[] {
+  const base = content(1);
+  const over = noise(2, base.length);
+  const id = Buffer.from('00112233445566778899aabbccddeeff', 'hex');
+  const dynamic = vhd({
+    kind: 'dynamic',
+    content: base,
+    holds: sector => !isZero(base, sector),
+    order: mixed,
+  });
+  writeFileSync(join(dir, 'base.vhd'), vhd({ kind: 'fixed', content: base, id }).bytes);
+  const child = vhd({
+    kind: 'differencing',
+    content: over,
+    holds: some,
+    parent: { id, relative: '.\\base.vhd', absolute: 'C:\\disks\\base.vhd', name: 'base.vhd' },
+  });
+  const fixed = vhd({ kind: 'fixed', content: base });
+  return [
+    { name: 'vhd fixed', path: join(dir, 'fixed.vhd'), content: base, ...fixed },
+    { name: 'vhd dynamic', path: join(dir, 'dynamic.vhd'), content: base, ...dynamic },
+    { name: 'vhd differencing', path: join(dir, 'child.vhd'), content: overlaid(base, over, some), ...child },
+  ];
+}
+
+/** Another order of blocks in the file than on the disk. */
+export const mixed = (blocks: number[]) => [...blocks].sort((a, b) => ((a * 7) % 5) - ((b * 7) % 5));
