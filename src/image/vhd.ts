@@ -11,8 +11,8 @@ import { rawLayer } from '../block/raw-file.js';
 import { checkRange, type Layer } from '../block/source.js';
 import { AsofError } from '../errors.js';
 import { ABSENT, BlockLayer, type BlockTable, examineBlocks, type Place, type SectorBits } from './blocks.js';
+import { Entries } from './entries.js';
 import type { Image, ImageFormat, ParentLink } from './format.js';
-import { PAGE, Pages } from './pages.js';
 import {
   bearsCookie,
   type DynamicHeader,
@@ -25,9 +25,6 @@ import {
 } from './vhd-header.js';
 
 const UNUSED = 0xffffffff;
-
-/** Bytes of the table that are read at once where all of it is wanted. */
-const PART = 2 ** 20;
 
 export const vhd: ImageFormat = {
   name: 'vhd',
@@ -137,22 +134,11 @@ function parentOf(header: DynamicHeader): ParentLink {
   };
 }
 
-/** What cannot be read claims nothing: its own blocks are bad. */
-function readOrNothing(file: ImageFile, offset: number, length: number): Buffer {
-  try {
-    return file.read(offset, length);
-  } catch (error) {
-    if (error instanceof AsofError && error.code === 'IO') return Buffer.alloc(0);
-    throw error;
-  }
-}
-
 function tableOf(file: ImageFile, footer: Footer, header: DynamicHeader, troubles: string[]): BlockTable {
   const { blockSize, blocks, tableOffset } = header;
   const bitmapSize = Math.ceil(blockSize / SECTOR / 8 / SECTOR) * SECTOR;
   const span = (bitmapSize + blockSize) / SECTOR;
   const differencing = footer.kind === KIND.differencing;
-  const pages = new Pages(file);
   const needed = Math.ceil(footer.size / blockSize);
   if (needed > blocks) troubles.push(`its table has ${blocks} blocks, its disk ${needed}`);
   const taken: [string, number, number][] = [
@@ -165,26 +151,14 @@ function tableOf(file: ImageFile, footer: Footer, header: DynamicHeader, trouble
       at + length,
     ]),
   ];
-  const entry = (index: number): number | string => {
-    if (index >= blocks) return 'the block table has no entry for it';
-    const at = tableOffset + index * 4;
-    try {
-      const page = pages.page(Math.floor(at / PAGE));
-      if ((at % PAGE) + 4 > page.bytes) return 'the block table lies beyond the end of the file';
-      return page.words[(at % PAGE) / 4]!;
-    } catch (error) {
-      if (error instanceof AsofError && error.code === 'IO')
-        return `the block table cannot be read: ${error.message}`;
-      throw error;
-    }
-  };
+  const entries = new Entries(file, 'big', tableOffset, Math.min(blocks, needed));
   return {
     file,
     size: footer.size,
     blockSize,
     end: footer.end,
     place(index): Place {
-      const sector = entry(index);
+      const sector = entries.at(index);
       if (typeof sector === 'string') return { kind: 'bad', why: sector };
       if (sector === UNUSED) return ABSENT;
       const start = sector * SECTOR;
@@ -194,12 +168,9 @@ function tableOf(file: ImageFile, footer: Footer, header: DynamicHeader, trouble
       if (start >= footer.end) return { kind: 'bad', why: 'the block lies beyond the end of the file' };
       return { kind: differencing ? 'mixed' : 'data', offset: start + bitmapSize };
     },
-    firstUsed(index, last) {
-      while (index < last && entry(index) === UNUSED) index++;
-      return index;
-    },
+    firstUsed: (index, last) => entries.firstOther(index, last, UNUSED),
     bits(index): SectorBits | string {
-      const at = (entry(index) as number) * SECTOR;
+      const at = (entries.at(index) as number) * SECTOR;
       let bitmap: Buffer;
       try {
         bitmap = file.read(at, bitmapSize);
@@ -213,16 +184,9 @@ function tableOf(file: ImageFile, footer: Footer, header: DynamicHeader, trouble
     },
     claims: {
       span,
-      of: index => entry(index) as number,
+      of: index => entries.at(index) as number,
       *all() {
-        const length = Math.min(blocks, needed) * 4;
-        for (let done = 0; done < length; done += PART) {
-          const part = readOrNothing(file, tableOffset + done, Math.min(PART, length - done));
-          for (let at = 0; at + 4 <= part.length; at += 4) {
-            const sector = part.readUInt32BE(at);
-            if (sector !== UNUSED) yield sector;
-          }
-        }
+        for (const sector of entries.all()) if (sector !== UNUSED) yield sector;
       },
     },
   };

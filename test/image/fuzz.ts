@@ -161,12 +161,25 @@ const BLOCKS: {
       [1536, 16],
     ],
   },
+  {
+    name: 'vdi',
+    format: 'vdi',
+    options: '',
+    size: 8 * 2 ** 20,
+    at: [
+      [64, 396],
+      [336, 128],
+      [512, 32],
+      [512, 32],
+      [512, 32],
+    ],
+  },
 ];
 
 function blockSamples(dir: string, pattern: string): Sample[] {
   return BLOCKS.map(({ name, format, options, size, at }) => {
     const path = join(dir, 'sound.blocks');
-    qemuImg('create', '-q', '-f', format, '-o', options, path, String(size));
+    qemuImg('create', '-q', '-f', format, ...(options ? ['-o', options] : []), path, String(size));
     const steps = [
       `write -s ${pattern} 5M 60k`,
       `write -s ${pattern} 0 50k`,

@@ -3,6 +3,7 @@
  */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { vdi } from '../fixtures/vdi.js';
 import { vhd } from '../fixtures/vhd.js';
 import type { Subject } from './damage.js';
 import { noise } from './peer.js';
@@ -30,7 +31,7 @@ export const some = (sector: number) => sector === 0 || (sector % 64 < 40 && sec
 
 /** The subjects; their parents are written into `dir`. */
 export function subjects(dir: string): Subject[] {
-  return vhds(dir);
+  return [...vhds(dir), ...vdis(dir)];
 }
 
 function vhds(dir: string): Subject[] {
@@ -60,3 +61,43 @@ function vhds(dir: string): Subject[] {
 
 /** Another order of blocks in the file than on the disk. */
 export const mixed = (blocks: number[]) => [...blocks].sort((a, b) => ((a * 7) % 5) - ((b * 7) % 5));
+
+function vdis(dir: string): Subject[] {
+  const base = content(1);
+  const over = noise(2, base.length);
+  const id = Buffer.from('00112233445566778899aabbccddeeff', 'hex');
+  const changed = Buffer.alloc(16, 0x77);
+  const blockSize = 8192;
+  const holds = (block: number) => block === 0 || block % 3 === 1;
+  const bySector = (sector: number) => holds(Math.floor((sector * 512) / blockSize));
+  writeFileSync(
+    join(dir, 'base.vdi'),
+    vdi({ kind: 'dynamic', content: base, blockSize, id, changed, align: 512 }).bytes,
+  );
+  const fixed = vdi({ kind: 'fixed', content: base, blockSize, align: 512 });
+  const dynamic = vdi({ kind: 'dynamic', content: base, blockSize, order: mixed, align: 512 });
+  const parent = { id, changed };
+  const child = vdi({
+    kind: 'differencing',
+    content: over,
+    blockSize,
+    holds,
+    parent,
+    order: mixed,
+    align: 512,
+  });
+  // A block that is free and one that is zeros differ in a bit; the last block may be cut anywhere by the size.
+  const untold = (at: number, bit: number) =>
+    (at % 4 === 0 && bit === 0 && at >= 512) || (at >= 0x171 && at <= 0x172);
+  return [
+    { name: 'vdi fixed', path: join(dir, 'fixed.vdi'), content: base, ...fixed, untold },
+    { name: 'vdi dynamic', path: join(dir, 'dynamic.vdi'), content: base, ...dynamic, untold },
+    {
+      name: 'vdi differencing',
+      path: join(dir, 'child.vdi'),
+      content: overlaid(base, over, bySector),
+      ...child,
+      untold,
+    },
+  ];
+}
