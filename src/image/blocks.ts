@@ -51,6 +51,9 @@ export interface Claims {
   /** The first units of all claims, in any order. */
   all(): Iterable<number>;
   of(index: number): number;
+  /** Bitmaps that lie apart from the blocks take one unit each: the first ones of all, and that of a block. */
+  bitmaps?(): Iterable<number>;
+  bitmapOf?(index: number): number;
 }
 
 /** Blocks that one run crosses: bounds what a caller pays who wants the first run only. */
@@ -68,7 +71,8 @@ const GONE = 'the block lies beyond the end of the file';
 export class BlockLayer implements Layer {
   readonly size: number;
   readonly #table: BlockTable;
-  #claimed: Uint32Array | undefined;
+  #blocks: Uint32Array | undefined;
+  #bitmaps: Uint32Array | undefined;
 
   constructor(table: BlockTable) {
     this.size = table.size;
@@ -124,7 +128,9 @@ export class BlockLayer implements Layer {
       yield* this.#held(start + skip, length);
       return;
     }
-    const bits = this.#table.bits!(index);
+    const bits = this.#bitmapIsTwice(index)
+      ? 'the bitmap of the block lies where something else lies'
+      : this.#table.bits!(index);
     if (typeof bits === 'string') {
       yield { kind: 'bad', length, why: bits, by: file };
       return;
@@ -152,21 +158,37 @@ export class BlockLayer implements Layer {
 
   #isTwice(index: number): boolean {
     const { claims } = this.#table;
-    this.#claimed ??= sorted(claims.all());
-    const all = this.#claimed;
-    if (all.length === 0) return false;
+    this.#blocks ??= sorted(claims.all());
+    this.#bitmaps ??= sorted(claims.bitmaps?.() ?? []);
     const start = claims.of(index);
-    // The first claim that reaches to `start`; where it, or the next, is another one than ours, they overlap.
-    let low = 0;
-    let high = all.length;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      if (all[middle]! + claims.span <= start) low = middle + 1;
-      else high = middle;
-    }
-    if (low < all.length && all[low]! < start) return true;
-    return low + 1 < all.length && all[low + 1]! < start + claims.span;
+    const end = start + claims.span;
+    return within(this.#blocks, start - claims.span + 1, end) > 1 || within(this.#bitmaps, start, end) > 0;
   }
+
+  /** After `#isTwice`. */
+  #bitmapIsTwice(index: number): boolean {
+    const { claims } = this.#table;
+    const start = claims.bitmapOf?.(index);
+    if (start === undefined) return false;
+    const others = within(this.#blocks!, start - claims.span + 1, start + 1);
+    return others > 0 || within(this.#bitmaps!, start, start + 1) > 1;
+  }
+}
+
+/** How many of `all` are at least `from` and less than `to`. */
+function within(all: Uint32Array, from: number, to: number): number {
+  return firstFrom(all, to) - firstFrom(all, from);
+}
+
+function firstFrom(all: Uint32Array, value: number): number {
+  let low = 0;
+  let high = all.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (all[middle]! < value) low = middle + 1;
+    else high = middle;
+  }
+  return low;
 }
 
 function sorted(claims: Iterable<number>): Uint32Array {

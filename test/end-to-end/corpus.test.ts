@@ -67,7 +67,7 @@ async function readCases(): Promise<Case[]> {
       expected: cell('raw_sha256'),
     };
   });
-  return all.filter(({ file, format }) => /^(raw|qcow2?|vhd|vdi)$/.test(format) && !file.includes('@'));
+  return all.filter(({ file, format }) => /^(raw|qcow2?|vhdx?|vdi)$/.test(format) && !file.includes('@'));
 }
 
 /** Copies the case and the files beside it to `folder`, unpacked; the path of the case's own file. */
