@@ -7,7 +7,7 @@ import { changed, newTally, runCase, samples } from './fuzz.js';
 import { folder } from './peer.js';
 import { type Content, readAll } from './reader.js';
 
-const CASES = 160;
+const CASES = 120;
 
 const dir = folder(t);
 const sound = samples(dir);

@@ -174,6 +174,21 @@ const BLOCKS: {
       [512, 32],
     ],
   },
+  {
+    name: 'vhdx',
+    format: 'vhdx',
+    options: 'subformat=dynamic,block_size=1M',
+    size: 8 * 2 ** 20,
+    at: [
+      [65_536, 96],
+      [131_072, 96],
+      [196_608, 96],
+      [2 ** 21, 64],
+      [2 ** 21, 64],
+      [3 * 2 ** 20, 224],
+      [3 * 2 ** 20 + 65_536, 64],
+    ],
+  },
 ];
 
 function blockSamples(dir: string, pattern: string): Sample[] {

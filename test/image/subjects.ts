@@ -5,6 +5,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { vdi } from '../fixtures/vdi.js';
 import { vhd } from '../fixtures/vhd.js';
+import { DATA_WRITE, vhdx, withLog } from '../fixtures/vhdx.js';
 import type { Subject } from './damage.js';
 import { noise } from './peer.js';
 
@@ -31,7 +32,7 @@ export const some = (sector: number) => sector === 0 || (sector % 64 < 40 && sec
 
 /** The subjects; their parents are written into `dir`. */
 export function subjects(dir: string): Subject[] {
-  return [...vhds(dir), ...vdis(dir)];
+  return [...vhds(dir), ...vdis(dir), ...vhdxs(dir)];
 }
 
 function vhds(dir: string): Subject[] {
@@ -98,6 +99,47 @@ function vdis(dir: string): Subject[] {
       content: overlaid(base, over, bySector),
       ...child,
       untold,
+    },
+  ];
+}
+
+function vhdxs(dir: string): Subject[] {
+  const mib = 2 ** 20;
+  const base = content(1, mib + 300 * 512);
+  const over = noise(2, base.length);
+  const parent = { parent_linkage: `{${DATA_WRITE}}`, relative_path: '.\\base.vhdx' };
+  writeFileSync(join(dir, 'base.vhdx'), vhdx({ content: base }).bytes);
+  const dynamic = vhdx({ content: base });
+  const child = vhdx({
+    content: over,
+    holds: some,
+    parent,
+    dataWriteId: `${'7'.repeat(8)}-0000-0000-0000-000000000000`,
+  });
+  const places = [3 * mib, 2 * mib, 2 * mib + 65_536];
+  const dirty = withLog(
+    { content: base },
+    places.map(offset => ({ offset, length: 4096 })),
+    3,
+  );
+  // Of a block's state, whole and zeros, or whole and partly, differ in a bit.
+  const untold = (at: number, bit: number) => at >= dynamic.table && at % 8 === 0 && (bit === 0 || bit === 2);
+  return [
+    { name: 'vhdx dynamic', path: join(dir, 'dynamic.vhdx'), content: base, ...dynamic, untold },
+    {
+      name: 'vhdx differencing',
+      path: join(dir, 'child.vhdx'),
+      content: overlaid(base, over, some),
+      ...child,
+      untold,
+    },
+    {
+      name: 'vhdx with a log',
+      path: join(dir, 'dirty.vhdx'),
+      content: base,
+      bytes: dirty.bytes,
+      // A last entry that is not whole may be a torn write.
+      tables: dirty.logEntries.slice(0, -1),
     },
   ];
 }
