@@ -1,4 +1,5 @@
-// See src/native.ts for what each call promises. None of them but cloneFile may block, and that one has a thread.
+// See src/native.ts for what each call promises. None of them but cloneFile and zeroRange may block, and those have a
+// thread.
 #include "kernel_calls.h"
 
 #include <errno.h>
@@ -11,6 +12,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <string>
 
@@ -131,6 +133,61 @@ Napi::Value CloneFile(const Napi::CallbackInfo& info) {
   return promise;
 }
 
+constexpr size_t kZeroPiece = size_t{1} << 20;
+
+class Zero final : public Napi::AsyncWorker {
+ public:
+  Zero(Napi::Env env, int fd, off_t offset, off_t length)
+      : AsyncWorker(env), deferred_(env), fd_(fd), offset_(offset), length_(length) {}
+  ~Zero() override {
+    if (fd_ >= 0) close(fd_);
+  }
+  Napi::Value Promise() { return deferred_.Promise(); }
+
+  // Of a block device too, the kernel promises zeros after a punch, or refuses (blkdev_fallocate).
+  void Execute() override {
+    if (fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset_, length_) == 0) return;
+    if (fallocate(fd_, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, offset_, length_) == 0) return;
+    const std::string zeros(kZeroPiece, '\0');
+    for (off_t done = 0; done < length_;) {
+      const ssize_t written = pwrite(fd_, zeros.data(), std::min<size_t>(kZeroPiece, static_cast<size_t>(length_ - done)), offset_ + done);
+      if (written < 0 && errno == EINTR) continue;
+      if (written <= 0) {
+        error_ = written < 0 ? errno : EIO;
+        return;
+      }
+      done += written;
+    }
+  }
+
+  void OnOK() override {
+    Napi::HandleScope scope(Env());
+    if (error_ == 0) return deferred_.Resolve(Env().Undefined());
+    const char* name = strerrorname_np(error_);
+    deferred_.Reject(MakeError(Env(), name ? name : "EIO", std::string("cannot write zeros: ") + strerror(error_)).Value());
+  }
+
+ private:
+  Napi::Promise::Deferred deferred_;
+  const int fd_;
+  const off_t offset_;
+  const off_t length_;
+  int error_ = 0;
+};
+
+// (fd, offset, length): the range reads as zeros afterwards, without space where the file or device can give it back.
+Napi::Value ZeroRange(const Napi::CallbackInfo& info) {
+  int fd;
+  struct flock range;
+  if (!Range(info, &fd, &range) || range.l_len == 0) {
+    return Throw(info.Env(), "EINVAL", "zeroRange takes a descriptor, a start and a length");
+  }
+  auto* zero = new Zero(info.Env(), fcntl(fd, F_DUPFD_CLOEXEC, 0), range.l_start, range.l_len);
+  Napi::Value promise = zero->Promise();
+  zero->Queue();
+  return promise;
+}
+
 // sd_notify(3): a datagram to a socket by path, or by an abstract name that begins with @.
 Napi::Value NotifyManager(const Napi::CallbackInfo& info) {
   if (!info[0].IsString() || !info[1].IsString()) return Throw(info.Env(), "EINVAL", "notifyManager takes a path and a text");
@@ -159,6 +216,7 @@ void InitKernelCalls(Napi::Env env, Napi::Object exports) {
   exports.Set("rangeLocked", Napi::Function::New(env, RangeLocked, "rangeLocked"));
   exports.Set("hasWriter", Napi::Function::New(env, HasWriter, "hasWriter"));
   exports.Set("cloneFile", Napi::Function::New(env, CloneFile, "cloneFile"));
+  exports.Set("zeroRange", Napi::Function::New(env, ZeroRange, "zeroRange"));
   exports.Set("notifyManager", Napi::Function::New(env, NotifyManager, "notifyManager"));
 }
 

@@ -104,6 +104,20 @@ const CODES = {
   BASE_UNUSABLE: EXIT.refused,
   /** The backup could not be finished; nothing of it is left, and the history is what it was. */
   BACKUP_FAILED: EXIT.refused,
+  /** The target of a restore can be none: no file or block device, or a part of what is restored. */
+  TARGET_UNUSABLE: EXIT.refused,
+  /** Somebody has the target of a restore: a mount, swap, another device, a daemon, a program that writes. */
+  TARGET_BUSY: EXIT.refused,
+  /** The target of a restore has less room than is needed. */
+  TARGET_TOO_SMALL: EXIT.refused,
+  /** The target of a restore holds something, and nobody said that it may go. */
+  TARGET_OCCUPIED: EXIT.refused,
+  /** The restore could not be finished; the message says what the target holds. */
+  RESTORE_FAILED: EXIT.refused,
+  /** The disk has no such partition. */
+  PARTITION_UNKNOWN: EXIT.refused,
+  /** The disk or partition holds no file system that can be mounted here. */
+  FILE_SYSTEM_UNKNOWN: EXIT.refused,
 } as const satisfies Record<string, number>;
 
 export type ErrorCode = keyof typeof CODES;

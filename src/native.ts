@@ -460,6 +460,11 @@ export interface Addon {
   hasWriter(fd: number): boolean;
   /** Makes `to` share all blocks of `from` (ioctl_ficlone(2)), on stable storage. Rejects with EOPNOTSUPP, EXDEV, ENOSPC … */
   cloneFile(to: number, from: number): Promise<void>;
+  /**
+   * Makes the range read as zeros, without space where the file or device can give it back. Never makes a file longer than
+   * the range needs. Rejects with an errno's name.
+   */
+  zeroRange(fd: number, offset: number, length: number): Promise<void>;
   /** Sends `text` to the service manager's socket (sd_notify(3)). */
   notifyManager(path: string, text: string): void;
 }
