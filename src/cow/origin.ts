@@ -37,6 +37,21 @@ export class Origin {
 
   /** `path` is canonical. Throws NOT_FOUND, IO, ORIGIN_BUSY or ORIGIN_UNUSABLE. */
   static open(path: string): Origin {
+    const origin = Origin.claim(path);
+    const { device, sectorSize, size } = origin;
+    if (size > 0 && size % sectorSize === 0) return origin;
+    origin.close();
+    throw new AsofError(
+      'ORIGIN_UNUSABLE',
+      size === 0
+        ? `${path} is empty; a volume has a size, which it keeps`
+        : `${path} has ${size} bytes, which is no whole number of ${sectorSize}-byte sectors`,
+      size === 0 || device ? '' : command`truncate -s %${sectorSize} ${path}, which adds zeros at its end`,
+    );
+  }
+
+  /** The same, of any size: for who writes all of it. */
+  static claim(path: string): Origin {
     const addon = loadAddon();
     const reader = openAs(path, constants.O_RDONLY);
     let fd = -1;
@@ -54,20 +69,7 @@ export class Origin {
         throw new AsofError('ORIGIN_BUSY', `${path} was replaced while it was opened`);
       }
       lock(addon, path, fd);
-      const size = device ? device.size : Number(again.size);
-      const origin = new Origin(path, fd, size, device);
-      if (size === 0 || size % origin.sectorSize !== 0) {
-        throw new AsofError(
-          'ORIGIN_UNUSABLE',
-          size === 0
-            ? `${path} is empty; a volume has a size, which it keeps`
-            : `${path} has ${size} bytes, which is no whole number of ${origin.sectorSize}-byte sectors`,
-          size === 0 || device
-            ? ''
-            : command`truncate -s %${origin.sectorSize} ${path}, which adds zeros at its end`,
-        );
-      }
-      return origin;
+      return new Origin(path, fd, device ? device.size : Number(again.size), device);
     } catch (error) {
       if (fd >= 0) closeSync(fd);
       throw error;
