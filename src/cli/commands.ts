@@ -82,4 +82,9 @@ export const COMMANDS: readonly CommandEntry[] = [
     summary: 'defaults of volumes and snapshots: show, set, save, reset, restore-defaults',
     load: () => import('./defaults.js'),
   },
+  {
+    name: 'restore',
+    summary: 'a point, a partition or files of it, to where they are needed again',
+    load: () => import('./restore.js'),
+  },
 ];
