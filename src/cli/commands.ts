@@ -87,4 +87,9 @@ export const COMMANDS: readonly CommandEntry[] = [
     summary: 'a point, a partition or files of it, to where they are needed again',
     load: () => import('./restore.js'),
   },
+  {
+    name: 'diff',
+    summary: 'two points side by side: sectors, or files',
+    load: () => import('./diff.js'),
+  },
 ];
