@@ -154,7 +154,7 @@ function busy(what: string, hint = ''): AsofError {
   return new AsofError('TARGET_BUSY', what, hint);
 }
 
-function tooSmall(path: string, need: number, has: number): AsofError {
+export function tooSmall(path: string, need: number, has: number): AsofError {
   const what = `${path} is too small: it has ${has} bytes and ${need} are needed, ${need - has} more`;
   return new AsofError('TARGET_TOO_SMALL', what);
 }

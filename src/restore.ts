@@ -22,7 +22,7 @@ import {
 } from './image/restore.js';
 import type { NamedPoint } from './named-point.js';
 import { Engine, loadAddon } from './native.js';
-import { type Claimed, claimTarget, createTarget, type Target } from './restore-target.js';
+import { type Claimed, claimTarget, createTarget, type Target, tooSmall } from './restore-target.js';
 
 export { openPoint } from './named-point.js';
 export type { NamedPoint, Unsound };
@@ -106,16 +106,14 @@ export async function restore(point: NamedPoint, path: string, options: RestoreO
     }
     const made = target.exists ? undefined : createTarget(target.path);
     const fd = made?.fd ?? claimed.fd;
+    const blank = target.kind === 'file' && emptied(fd, size);
+    if (!blank && target.size < length) throw tooSmall(target.path, length, target.size);
     let phase: RestoreProgress['phase'] = 'write';
     try {
-      if (target.kind === 'file') {
-        ftruncateSync(fd, 0);
-        ftruncateSync(fd, size);
-      }
       const job: RestoreJob = {
         ...shape,
         target: { fd, path: target.path },
-        blank: target.kind === 'file',
+        blank,
         engine,
         imager,
         parallel: availableParallelism() + 2,
@@ -192,6 +190,17 @@ async function moveGpt(fd: number, size: number, disk: Disk): Promise<void> {
     writeAll(fd, bytes, offset);
     await sync(fd);
   }
+}
+
+/** Whether a file reads as zeros now; one that keeps its size, such as a live volume, is written as a device is. */
+function emptied(fd: number, size: number): boolean {
+  try {
+    ftruncateSync(fd, 0);
+  } catch {
+    return false;
+  }
+  ftruncateSync(fd, size);
+  return true;
 }
 
 async function syncFolder(path: string): Promise<void> {

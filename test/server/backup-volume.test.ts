@@ -37,6 +37,43 @@ async function end(child: ChildProcess): Promise<void> {
   await ended;
 }
 
+t.test('restored through the live file, which the tracker sees', { skip }, async t => {
+  const folder = scratch(t);
+  const [state, mount, history] = [join(folder, 'state'), join(folder, 'mount'), join(folder, 'history')];
+  mkdirSync(mount);
+  t.teardown(() => attempt('umount', ['-l', mount]));
+  const origin = join(folder, 'origin.img');
+  const bytes = noise(1, SIZE);
+  bytes.fill(0, 65536 * 20, 65536 * 24);
+  writeFileSync(origin, bytes);
+  await serve(t, state, mount);
+  await asofJson('volume', 'add', 'vol', origin, '--state', state);
+  const backup = () => asofJson<Manifest>('backup', 'vol', '--to', history, '--state', state);
+  const diff = () =>
+    asofJson<{ start: number; length: number }[]>('diff', `${history}@${first.id}`, 'live', '--state', state);
+  const first = await backup();
+  const live = join(mount, 'volumes/vol/live');
+  const changed = join(folder, 'changed');
+  writeFileSync(changed, noise(2, 65536 * 2));
+  await run('dd', [`if=${changed}`, `of=${live}`, 'bs=65536', 'seek=21', 'conv=notrunc', 'status=none']);
+  await backup();
+  t.same(
+    (await diff()).map(({ start, length }) => [start, length]),
+    [[65536 * 21, 65536 * 2]],
+    'live is what it holds now',
+  );
+  const refused = await asof('restore', `${history}@${first.id}`, origin, '--force', '--json');
+  t.equal(refused.status, 2);
+  t.match(refused.stderr, /TARGET_BUSY/, 'the origin of a volume of a running daemon');
+  await asofJson('restore', `${history}@${first.id}`, live, '--force');
+  t.same(await diff(), [], 'it is the point again');
+  const third = await backup();
+  t.equal(third.method, 'tracked', 'and the tracker has seen it');
+  t.equal(third.root, first.root);
+  t.ok(convert(join(history, third.image.file)).equals(bytes));
+  t.same(await asofJson('snapshot', 'list', '--state', state), [], 'no snapshot is left');
+});
+
 t.test('full, then what changed', { skip }, async t => {
   const folder = scratch(t);
   const [state, mount, history] = [join(folder, 'state'), join(folder, 'mount'), join(folder, 'history')];
