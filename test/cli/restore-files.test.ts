@@ -17,7 +17,7 @@ async function works(t: Test, type: string, make: readonly string[], posix: bool
   const image = join(folder, 'fs.img');
   const history = join(folder, 'history');
   writeFileSync(image, '');
-  truncateSync(image, 320 * MIB);
+  truncateSync(image, (type === 'xfs' ? 320 : 64) * MIB);
   await run(make[0]!, [...make.slice(1), image]);
   let before = '';
   await within(t, image, type, async root => {
