@@ -38,7 +38,28 @@ Napi::Value LockWhole(const Napi::CallbackInfo& info) {
   return ThrowErrno(info.Env(), errno, "cannot lock the file");
 }
 
-// The same, and where it is not ours, who has it: '' where it is.
+// With others who only read; false where somebody has it for himself.
+Napi::Value LockShared(const Napi::CallbackInfo& info) {
+  int fd;
+  if (!Descriptor(info[0], &fd)) return Throw(info.Env(), "EINVAL", "lockShared takes a descriptor");
+  if (flock(fd, LOCK_SH | LOCK_NB) == 0) return Napi::Boolean::New(info.Env(), true);
+  if (errno == EWOULDBLOCK) return Napi::Boolean::New(info.Env(), false);
+  return ThrowErrno(info.Env(), errno, "cannot lock the file");
+}
+
+// Gives the space of a range back, where the file system can; whether it did. The size stays.
+Napi::Value PunchHole(const Napi::CallbackInfo& info) {
+  int fd;
+  uint64_t start, length;
+  if (!Descriptor(info[0], &fd) || !ToInteger(info[1], kMaxOffset, &start) || !ToInteger(info[2], kMaxOffset - start, &length)) {
+    return Throw(info.Env(), "EINVAL", "punchHole takes a descriptor, an offset and a length");
+  }
+  const int mode = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE;
+  const bool done = fallocate(fd, mode, static_cast<off_t>(start), static_cast<off_t>(length)) == 0;
+  return Napi::Boolean::New(info.Env(), done);
+}
+
+// As LockWhole, and where it is not ours, who has it: '' where it is.
 Napi::Value LockOrHolder(const Napi::CallbackInfo& info) {
   int fd;
   if (!Descriptor(info[0], &fd)) return Throw(info.Env(), "EINVAL", "lockOrHolder takes a descriptor");
@@ -211,6 +232,8 @@ Napi::Value NotifyManager(const Napi::CallbackInfo& info) {
 
 void InitKernelCalls(Napi::Env env, Napi::Object exports) {
   exports.Set("lockWhole", Napi::Function::New(env, LockWhole, "lockWhole"));
+  exports.Set("lockShared", Napi::Function::New(env, LockShared, "lockShared"));
+  exports.Set("punchHole", Napi::Function::New(env, PunchHole, "punchHole"));
   exports.Set("lockOrHolder", Napi::Function::New(env, LockOrHolder, "lockOrHolder"));
   exports.Set("lockRange", Napi::Function::New(env, LockRange, "lockRange"));
   exports.Set("rangeLocked", Napi::Function::New(env, RangeLocked, "rangeLocked"));

@@ -118,6 +118,8 @@ const CODES = {
   PARTITION_UNKNOWN: EXIT.refused,
   /** The disk or partition holds no file system that can be mounted here. */
   FILE_SYSTEM_UNKNOWN: EXIT.refused,
+  /** Points could not be merged or deleted; each that is left is whole. */
+  CONSOLIDATE_FAILED: EXIT.refused,
 } as const satisfies Record<string, number>;
 
 export type ErrorCode = keyof typeof CODES;

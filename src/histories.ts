@@ -15,28 +15,37 @@ import {
   backup as runBackup,
 } from './image/backup.js';
 import { openChain } from './image/chain.js';
+import { type Consolidated, consolidate as runConsolidation } from './image/consolidate.js';
+import { type Action, type ConsolidationPlan, planConsolidation } from './image/consolidate-plan.js';
 import { History, type HistoryPoint } from './image/history.js';
 import { IMAGE_KINDS, type ImageKind, type Manifest } from './image/manifest.js';
 import { points as pointsOf } from './image/points.js';
 import { CLUSTER } from './image/qcow2-writer.js';
+import { KEEP_RULES, type Keep, type KeepRule, keptBy } from './image/retention.js';
 import { keepResult, resultsOf, type Verified } from './image/verification.js';
 import { verifyPoint } from './image/verify.js';
 import { endOfTime } from './moment.js';
+import { holderOfFiles } from './mount/file-holders.js';
 import type { Directory, Entry, Tree } from './mount/tree.js';
 import { Engine, loadAddon } from './native.js';
 import { command } from './shell.js';
 
 export type {
+  Action,
   BackupOptions,
   BackupProgress,
   BackupResult,
   BackupSource,
+  Consolidated,
+  ConsolidationPlan,
   HistoryPoint,
   ImageKind,
+  Keep,
+  KeepRule,
   Manifest,
   Verified,
 };
-export { History, IMAGE_KINDS };
+export { History, IMAGE_KINDS, KEEP_RULES };
 
 const CACHE = 64 * 2 ** 20;
 const MAP_BYTES = 32 * 2 ** 20;
@@ -172,14 +181,60 @@ function keep(history: History, point: HistoryPoint, result: Verified): string |
   }
 }
 
+/** Why points stay: the rules that keep each, by its id. Points of each volume are counted for themselves. */
+export function keptPoints(history: History, keep: Keep): Map<string, readonly KeepRule[]> {
+  const kept = new Map<string, readonly KeepRule[]>();
+  for (const volume of new Set(history.points.map(({ manifest }) => manifest.volume.id))) {
+    const points = history.points.filter(({ manifest }) => manifest.volume.id === volume);
+    const rules = keptBy(
+      points.map(({ time }) => time),
+      keep,
+    );
+    points.forEach((point, i) => {
+      if (rules[i]!.length > 0) kept.set(point.manifest.id, rules[i]!);
+    });
+  }
+  return kept;
+}
+
+/** What is to leave: one point, or what no rule keeps. */
+export type Leaving = { readonly point: string } | { readonly keep: Keep };
+
+function leaving(history: History, what: Leaving): Set<string> {
+  if ('point' in what) return new Set([history.find(what.point).manifest.id]);
+  const kept = keptPoints(history, what.keep);
+  return new Set(history.points.map(({ manifest }) => manifest.id).filter(id => !kept.has(id)));
+}
+
+/** What `consolidate` would do. */
+export function planOf(history: History, what: Leaving): ConsolidationPlan {
+  return planConsolidation(history.points, leaving(history, what));
+}
+
+/** Throws what src/image/consolidate.ts throws, and POINT_UNKNOWN. */
+export async function consolidate(
+  folder: string,
+  what: Leaving,
+  done?: (action: Action) => void,
+): Promise<Consolidated> {
+  return runConsolidation(folder, {
+    choose: history => leaving(history, what),
+    holder: paths => holderOfFiles(folder, paths),
+    done,
+  });
+}
+
 /** A history folder and, where `path` names one of its files, that point. Throws NOT_FOUND, IO, POINT_UNKNOWN. */
-export function openHistory(path: string): {
+export function openHistory(
+  path: string,
+  options: { readonly catalogue?: boolean } = {},
+): {
   readonly history: History;
   readonly point: HistoryPoint | undefined;
 } {
   // What is not there is missed by History, in words.
   const folder = isFolder(path) || !existsSync(path);
-  const history = new History(folder ? path : dirname(resolve(path)));
+  const history = new History(folder ? path : dirname(resolve(path)), options);
   if (folder) return { history, point: undefined };
   try {
     const name = basename(path);
@@ -206,6 +261,8 @@ export class MountedHistory {
   /** Throws NOT_FOUND, IO, or POINT_UNKNOWN where the folder has no point. */
   constructor(path: string, onDamage: OnDamage) {
     this.#history = new History(path);
+    // What is shown stays, also what nobody has looked at yet.
+    this.#history.hold();
     this.path = this.#history.path;
     this.points = this.#history.points;
     if (this.points.length === 0) {

@@ -450,7 +450,11 @@ export interface Addon {
   fileExtents(fd: number, offset: number, length: number, limit: number): Float64Array;
   /** flock(2), exclusive and without waiting: whether it is ours now. Of a descriptor's duplicates too. */
   lockWhole(fd: number): boolean;
-  /** The same; who has it in words where it is not ours, '' where it is. Waits a moment for a holder that is dying. */
+  /** flock(2), shared and without waiting: whether nobody else has it exclusively. */
+  lockShared(fd: number): boolean;
+  /** Gives the space of a range back to the file system, where it can take it: fallocate(2). Whether it did. */
+  punchHole(fd: number, offset: number, length: number): boolean;
+  /** As `lockWhole`; who has it in words where it is not ours, '' where it is. Waits a moment for a holder that is dying. */
   lockOrHolder(fd: number): string;
   /** A shared lock of an open file description (fcntl(2), F_OFD_SETLK), without waiting: whether it is ours now. */
   lockRange(fd: number, start: number, length: number): boolean;

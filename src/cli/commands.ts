@@ -92,4 +92,9 @@ export const COMMANDS: readonly CommandEntry[] = [
     summary: 'two points side by side: sectors, or files',
     load: () => import('./diff.js'),
   },
+  {
+    name: 'consolidate',
+    summary: 'take points out of a history; those that are kept stay what they are',
+    load: () => import('./consolidate.js'),
+  },
 ];

@@ -35,7 +35,7 @@ The exit status is 3 where anything is wrong.
 ${examples(['asof verify /backup', 'asof verify /backup --sample 1/30', 'asof verify /backup/data-2026-11-21T10-15-00Z-3f2c91d0.qcow2 --deep'])}`,
     )
     .action(async (path: string, flags: Flags) => {
-      const { history, point } = openHistory(path);
+      const { history, point } = openHistory(path, { catalogue: false });
       const results: VerifiedPoint[] = [];
       const points = point ? [point] : history.points;
       const progress = new Progress('verifying', 0);

@@ -102,6 +102,7 @@ export async function backup(
     const manifest = await write(history, point, source, decision, options, began);
     point.commit(manifest);
     options.step?.('committed');
+    history.keepCatalogue();
     const done = { manifest, time: source.time, moment: momentOf(source.time), stem: point.stem };
     return { point: done, cleared: place.cleared };
   } catch (error) {

@@ -21,6 +21,7 @@ import {
 import { join, resolve } from 'node:path';
 import { AsofError, errnoOf } from '../errors.js';
 import { loadAddon } from '../native.js';
+import { CATALOGUE_TEMPORARY } from './catalogue.js';
 import { MANIFEST_KIND, type Manifest } from './manifest.js';
 import { readSealed, writeSealed } from './sealed.js';
 import { syncFolder } from './write.js';
@@ -76,6 +77,16 @@ export class HistoryFolder {
     return new NewPoint(this.path, id, `${stem}-${id.slice(0, 8)}`);
   }
 
+  /** Takes a point away, on which nothing stands. Throws what the calls throw; then it is there as a whole, or a leftover. */
+  remove(id: string, stem: string): void {
+    const intent: Intent = { id, stem };
+    writeSealed(partial(this.path, id, 'intent'), partial(this.path, id, 'json'), INTENT, intent);
+    rmSync(join(this.path, `${stem}.json`), { force: true });
+    syncFolder(this.path);
+    clear(this.path, id);
+    syncFolder(this.path);
+  }
+
   /** The lock goes with the descriptor. */
   close(): void {
     closeSync(this.#lock);
@@ -88,6 +99,11 @@ export class HistoryFolder {
       if (id) ids.add(id);
     }
     const cleared: string[] = [];
+    for (const name of readdirSync(this.path)) {
+      if (name !== CATALOGUE_TEMPORARY && !isDeadTemporary(name)) continue;
+      rmSync(join(this.path, name), { force: true });
+      cleared.push(name);
+    }
     for (const id of ids) cleared.push(...clear(this.path, id));
     if (cleared.length > 0) syncFolder(this.path);
     return cleared;
@@ -173,10 +189,16 @@ function clear(folder: string, id: string): string[] {
   }
   if (stem !== undefined && !stem.includes('/') && stem.endsWith(`-${id.slice(0, 8)}`)) {
     const there = existsSync(join(folder, `${stem}.json`));
-    for (const part of there ? [] : PARTS) remove(join(folder, `${stem}.${part}`));
+    for (const part of there ? [] : [...PARTS, 'verified']) remove(join(folder, `${stem}.${part}`));
   }
   for (const part of [...PARTS, 'json', 'intent'] as const) remove(partial(folder, id, part));
   return gone;
+}
+
+/** What `asof verify` was writing when it was killed: verification.ts. */
+function isDeadTemporary(name: string): boolean {
+  const pid = /\.verified\.(\d+)\.new$/.exec(name)?.[1];
+  return pid !== undefined && !existsSync(`/proc/${pid}`);
 }
 
 function unusable(path: string, error: unknown): AsofError {

@@ -1,8 +1,9 @@
 /**
- * A history as it lies in a folder: its points, how they stand on each other, and the disk of each. Reading needs no lock:
- * files of a point never change, and a point is there or not.
+ * A history as it lies in a folder: its points, how they stand on each other, and the disk of each. Listing needs no lock: a
+ * point is there or not. Who opens images or trees shares a lock of the folder itself (flock(2)), so that no point is merged
+ * into another while it is read; backups, which only add, do not mind it.
  */
-import { readdirSync, statSync } from 'node:fs';
+import { closeSync, constants, openSync, readdirSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { Extent } from '../block/extent.js';
 import { ImageFile } from '../block/file.js';
@@ -10,9 +11,20 @@ import { type BlockSource, checkRange, type Layer } from '../block/source.js';
 import { stack } from '../block/stack.js';
 import { AsofError, errnoOf } from '../errors.js';
 import { momentOf, parseTime } from '../moment.js';
+import { loadAddon } from '../native.js';
 import { command } from '../shell.js';
+import {
+  type Catalogued,
+  type FileState,
+  isWorthIt,
+  readCatalogue,
+  sameFile,
+  stateOf,
+  writeCatalogue,
+} from './catalogue.js';
 import type { Image } from './format.js';
 import { type Manifest, type Run, readManifest } from './manifest.js';
+import { isRenamed, readMerges } from './merge-record.js';
 import { qcow2 } from './qcow2.js';
 import { Tree, TreeFile } from './tree.js';
 
@@ -41,23 +53,58 @@ export class History {
   readonly #byId = new Map<string, HistoryPoint>();
   readonly #images = new Map<string, Image>();
   readonly #trees = new Map<string, TreeFile>();
+  /** Points that are being merged into the one above them: they are no points any more, and others stand on them still. */
+  readonly #going = new Set<string>();
+  /** Merges that were under way when the folder was listed, by name. */
+  readonly #merges: string;
+  /** The manifest's file as it was listed, by id. */
+  readonly #listed = new Map<string, FileState>();
+  readonly #manifests: Catalogued[] = [];
+  /** Manifests that the catalogue had not. */
+  #read = 0;
+  readonly #exclusive: boolean;
+  #lock = -1;
   #closed = false;
 
-  /** Throws NOT_FOUND or IO. */
-  constructor(path: string) {
+  /**
+   * `exclusive`: the caller has the folder's lock for himself. `catalogue`: manifests may come from it, where it has them.
+   * Throws NOT_FOUND or IO.
+   */
+  constructor(path: string, { exclusive = false, catalogue = true } = {}) {
     this.path = resolve(path);
+    this.#exclusive = exclusive;
     const troubles: string[] = [];
-    const found: Omit<HistoryPoint, 'moment'>[] = [];
-    for (const name of namesIn(this.path)) {
-      if (!name.endsWith('.json') || name.startsWith('.')) continue;
+    const all: Omit<HistoryPoint, 'moment'>[] = [];
+    const attempt = (work: () => void) => {
       try {
-        const manifest = readManifest(join(this.path, name));
-        found.push({ manifest, time: new Date(manifest.time), stem: name.slice(0, -'.json'.length) });
+        work();
       } catch (error) {
         if (!(error instanceof AsofError)) throw error;
         troubles.push(error.message);
       }
+    };
+    const names = namesIn(this.path);
+    this.#merges = mergesIn(names);
+    const known = catalogue ? readCatalogue(this.path) : undefined;
+    for (const name of names) {
+      if (!name.endsWith('.json') || name.startsWith('.')) continue;
+      attempt(() => {
+        const file = join(this.path, name);
+        const stat = statSync(file, { throwIfNoEntry: false });
+        const state = stat && stateOf(stat);
+        const entry = known?.get(name);
+        const isKnown = entry !== undefined && state !== undefined && sameFile(entry.state, state);
+        const manifest = isKnown ? entry.manifest : readManifest(file);
+        if (!isKnown) this.#read++;
+        if (state) {
+          this.#listed.set(manifest.id, state);
+          this.#manifests.push({ name, state, manifest });
+        }
+        all.push({ manifest, time: new Date(manifest.time), stem: name.slice(0, -'.json'.length) });
+      });
     }
+    attempt(() => this.#merging(names, all));
+    const found = all.filter(({ manifest }) => !this.#going.has(manifest.id));
     found.sort((a, b) => a.time.getTime() - b.time.getTime() || (a.stem < b.stem ? -1 : 1));
     const moments = new Map<string, number>();
     this.points = found.map(point => {
@@ -67,6 +114,7 @@ export class History {
       moments.set(key, count);
       return { ...point, moment: count === 1 ? moment : `${moment}-${count}` };
     });
+    for (const point of all) this.#byId.set(point.manifest.id, { ...point, moment: '' });
     for (const point of this.points) this.#byId.set(point.manifest.id, point);
     this.troubles = troubles;
   }
@@ -142,7 +190,7 @@ export class History {
     const { id, image, base, disk } = point.manifest;
     const known = this.#images.get(id);
     if (known) return known;
-    if (this.#closed) throw new Error('the history is closed');
+    this.hold(point);
     const file = ImageFile.open(join(this.path, image.file));
     try {
       const opened = qcow2.open(file, {
@@ -152,7 +200,9 @@ export class History {
       });
       const below = base ? this.#byId.get(base.id)?.manifest.image.file : undefined;
       const wrong = (what: string) => new AsofError('HISTORY_DAMAGED', `${file.path} ${what}`);
-      if (file.size !== image.bytes) throw wrong(`has ${file.size} bytes, its manifest says ${image.bytes}`);
+      const grows = this.#going.has(id) && file.size >= image.bytes;
+      if (file.size !== image.bytes && !grows)
+        throw wrong(`has ${file.size} bytes, its manifest says ${image.bytes}`);
       if (opened.size !== Math.ceil(disk.size / 512) * 512) throw wrong('is of a disk of another size');
       if (opened.parent?.name !== below)
         throw wrong(`stands on ${opened.parent?.name}, its manifest says ${below}`);
@@ -198,6 +248,25 @@ export class History {
   }
 
   /**
+   * From here to `close`, the files of the history stay as they were listed, and so does `point`. Throws HISTORY_BUSY where
+   * points are being merged, or were since.
+   */
+  hold(point?: HistoryPoint): void {
+    if (this.#closed) throw new Error('the history is closed');
+    const busy = (what: string) => new AsofError('HISTORY_BUSY', `${this.path}: ${what}`, 'try it again');
+    if (this.#lock < 0 && !this.#exclusive) {
+      this.#lock = openSync(this.path, constants.O_RDONLY | constants.O_DIRECTORY);
+      if (!shared(this.#lock)) throw busy('points are being merged, and what is read would change');
+      if (mergesIn(namesIn(this.path)) !== this.#merges) throw busy('points were merged since it was listed');
+    }
+    const listed = point && this.#listed.get(point.manifest.id);
+    if (!listed || this.#exclusive) return;
+    const now = statSync(join(this.path, `${point.stem}.json`), { throwIfNoEntry: false });
+    if (now && sameFile(stateOf(now), listed)) return;
+    if (!this.#going.has(point.manifest.id)) throw busy(`${point.stem} is not what was listed any more`);
+  }
+
+  /**
    * Gives files back where many are open, for who goes from point to point; whether it did. No disk or layer of the history
    * may be in use.
    */
@@ -208,23 +277,58 @@ export class History {
     return true;
   }
 
+  /** Writes a new catalogue where that makes the next listing faster. The caller has the lock of the folder. */
+  keepCatalogue(): void {
+    if (isWorthIt(this.#read, this.#manifests.length)) writeCatalogue(this.path, this.#manifests);
+  }
+
   /** A second call does nothing. */
   close(): void {
     this.#closed = true;
+    if (this.#lock >= 0) closeSync(this.#lock);
+    this.#lock = -1;
     for (const image of this.#images.values()) image.file.close();
     for (const tree of this.#trees.values()) tree.close();
     this.#images.clear();
     this.#trees.clear();
   }
 
+  /** What merges that were killed have left: which points are none any more, and which have another manifest already. */
+  #merging(names: readonly string[], all: Omit<HistoryPoint, 'moment'>[]): void {
+    for (const record of readMerges(this.path, names)) {
+      this.#going.add(record.base);
+      const at = all.findIndex(({ manifest }) => manifest.id === record.id);
+      if (at >= 0 && record.manifest && isRenamed(this.path, record)) {
+        all[at] = { ...all[at]!, manifest: record.manifest };
+      }
+    }
+  }
+
   #treeFile(point: HistoryPoint): TreeFile {
     const { id, tree } = point.manifest;
     let file = this.#trees.get(id);
     if (!file) {
+      this.hold(point);
       file = new TreeFile(join(this.path, tree.file));
       this.#trees.set(id, file);
     }
     return file;
+  }
+}
+
+function mergesIn(names: readonly string[]): string {
+  return names
+    .filter(name => name.endsWith('.merge'))
+    .sort()
+    .join();
+}
+
+/** A file system without locks of folders has no merges either. */
+function shared(fd: number): boolean {
+  try {
+    return loadAddon().lockShared(fd);
+  } catch {
+    return true;
   }
 }
 

@@ -10,14 +10,13 @@ import {
   HEAD,
   INDEX_ENTRY,
   LEVELS,
-  MAGIC,
   PAGE,
   pageKey,
   rootOf,
   sha256,
   type Tree,
   type TreeShape,
-  VERSION,
+  treeHead,
 } from './tree.js';
 import { writeAt } from './write.js';
 
@@ -134,15 +133,8 @@ export class TreeWriter {
       index.writeUInt32LE(level, slot * INDEX_ENTRY);
       index.writeBigUInt64LE(BigInt((key - level) / LEVELS), slot * INDEX_ENTRY + 8);
     }
-    const head = Buffer.alloc(HEAD);
-    head.write(MAGIC, 0, 'latin1');
-    head.writeUInt32LE(VERSION, 8);
-    head.writeUInt32LE(this.#shape.clusterSize, 12);
-    head.writeBigUInt64LE(BigInt(this.#shape.size), 16);
-    head.writeBigUInt64LE(BigInt(this.#slots.size), 24);
-    head.write(root, 32, 'hex');
-    sha256(index).copy(head, 64);
-    sha256(head.subarray(0, HEAD - DIGEST)).copy(head, HEAD - DIGEST);
+    const { size, clusterSize } = this.#shape;
+    const head = treeHead({ size, clusterSize, root }, this.#slots.size, sha256(index));
     writeAt(this.#fd, index, HEAD + this.#slots.size * PAGE);
     writeAt(this.#fd, head, 0);
   }

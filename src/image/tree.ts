@@ -70,6 +70,20 @@ export function rootOf({ size, clusterSize }: TreeShape, top: Uint8Array): strin
   return sha256('asof tree 1\0', shape, sha256(top)).toString('hex');
 }
 
+/** The head of a file of so many pages, whose index has the digest `index`. */
+export function treeHead(shape: TreeShape & { readonly root: string }, pages: number, index: Buffer): Buffer {
+  const head = Buffer.alloc(HEAD);
+  head.write(MAGIC, 0, 'latin1');
+  head.writeUInt32LE(VERSION, 8);
+  head.writeUInt32LE(shape.clusterSize, 12);
+  head.writeBigUInt64LE(BigInt(shape.size), 16);
+  head.writeBigUInt64LE(BigInt(pages), 24);
+  head.write(shape.root, 32, 'hex');
+  index.copy(head, 64);
+  sha256(head.subarray(0, HEAD - DIGEST)).copy(head, HEAD - DIGEST);
+  return head;
+}
+
 /** One file: the pages that it holds, unchecked. */
 export class TreeFile implements TreeShape {
   readonly path: string;

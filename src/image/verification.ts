@@ -33,7 +33,7 @@ export interface Verified {
   readonly defects: readonly StoredDefect[];
 }
 
-export function resultsOf(history: History, point: HistoryPoint): readonly Verified[] {
+export function resultsOf(history: Pick<History, 'path'>, point: HistoryPoint): readonly Verified[] {
   try {
     return readSealed<{ results: Verified[] }>(pathOf(history, point), KIND).results;
   } catch (error) {
@@ -44,7 +44,7 @@ export function resultsOf(history: History, point: HistoryPoint): readonly Verif
 }
 
 /** Throws IO. */
-export function keepResult(history: History, point: HistoryPoint, result: Verified): void {
+export function keepResult(history: Pick<History, 'path'>, point: HistoryPoint, result: Verified): void {
   const results = [...resultsOf(history, point), result].slice(-KEPT);
   const path = pathOf(history, point);
   const temporary = `${path}.${process.pid}.new`;
@@ -72,11 +72,11 @@ export function storedDefects(history: History, chain: readonly HistoryPoint[]):
   return found;
 }
 
-function holds(history: History, point: HistoryPoint, offset: number, length: number): boolean {
+export function holds(history: History, point: HistoryPoint, offset: number, length: number): boolean {
   for (const run of history.layer(point).extents(offset, length)) if (run.kind === 'absent') return false;
   return true;
 }
 
-function pathOf(history: History, point: HistoryPoint): string {
+function pathOf(history: Pick<History, 'path'>, point: HistoryPoint): string {
   return join(history.path, `${point.stem}.verified`);
 }

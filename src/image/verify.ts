@@ -152,7 +152,7 @@ function* own(
 }
 
 /** Runs of clusters, first and behind the last, that are not left out; clusters of a run are whole. */
-function* held(
+export function* held(
   layer: Layer,
   size: number,
   clusterSize: number,
@@ -169,12 +169,12 @@ function* held(
   }
 }
 
-/** Reads and compares; the bytes that were. */
-async function digests(
+/** Reads clusters and compares them with what the tree says; the bytes that were. */
+export async function digests(
   source: BlockSource,
   clusters: Iterable<number>,
   tree: Tree,
-  options: VerifyOptions,
+  options: Pick<VerifyOptions, 'engine' | 'imager' | 'parallel' | 'progress'>,
   defect: (found: StoredDefect) => void,
 ): Promise<number> {
   const { engine, imager, parallel, progress } = options;

@@ -24,6 +24,18 @@ export async function holdersOf(mount: MountEntry): Promise<Holder[]> {
   return [...mountHolders(mount), ...loopHolders(inside), ...(await processHolders(inside))];
 }
 
+/** Loop devices on files that `held` accepts by their path, and other processes that have one open or mapped. */
+export async function fileHolders(held: (path: string) => boolean): Promise<Holder[]> {
+  const found = loopHolders(held);
+  for (const pid of list('/proc')) {
+    if (!/^\d+$/.test(pid) || Number(pid) === process.pid) continue;
+    const open = list(`/proc/${pid}/fd`).some(fd => held(target(`/proc/${pid}/fd/${fd}`)));
+    if (!open && !(await maps(pid, held))) continue;
+    found.push({ who: `${read(`/proc/${pid}/comm`) || 'a process'} (pid ${pid})`, release: '' });
+  }
+  return found;
+}
+
 function mountHolders(mount: MountEntry): Holder[] {
   return listMounts()
     .filter(other => other.parent === mount.id)

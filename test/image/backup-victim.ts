@@ -7,7 +7,15 @@
 import fs from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';
 
-const CALLS = ['openSync', 'writeSync', 'fsyncSync', 'renameSync', 'rmSync', 'mkdirSync'] as const;
+const CALLS = [
+  'openSync',
+  'writeSync',
+  'fsyncSync',
+  'renameSync',
+  'rmSync',
+  'mkdirSync',
+  'ftruncateSync',
+] as const;
 
 /** `strike` is called before each call that changes something; what it throws is the call's error. */
 export function watchCalls(strike: (call: string) => void): () => void {
