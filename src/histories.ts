@@ -22,6 +22,7 @@ import { IMAGE_KINDS, type ImageKind, type Manifest } from './image/manifest.js'
 import { points as pointsOf } from './image/points.js';
 import { CLUSTER } from './image/qcow2-writer.js';
 import { KEEP_RULES, type Keep, type KeepRule, keptBy } from './image/retention.js';
+import { type UsedSpace, usedSpace, withoutUnused } from './image/used-space.js';
 import { keepResult, resultsOf, type Verified } from './image/verification.js';
 import { verifyPoint } from './image/verify.js';
 import { endOfTime } from './moment.js';
@@ -66,14 +67,20 @@ export async function backup(
   path: string,
   folder: string,
   options: BackupOptions,
-  facts: SourceFacts & { readonly format?: string | undefined } = {},
+  facts: SourceFacts & {
+    readonly format?: string | undefined;
+    /** What the file system at its beginning does not use is left out, where that is known. */
+    readonly map?: boolean | undefined;
+  } = {},
 ): Promise<BackupResult> {
   const chain = openChain(path, { format: facts.format });
   const engine = newEngine();
   let disk: Disk | undefined;
   try {
     const [point] = pointsOf(chain);
-    disk = new Disk(engine, point!.open());
+    const source = point!.open();
+    const map = facts.map ? await mapOf(path, chain.files.length, source.size) : undefined;
+    disk = new Disk(engine, map?.unused ? withoutUnused(source, map.unused) : source);
     if (disk.size === 0) throw new AsofError('IO', `${path} has no bytes`);
     const real = realpathSync(path);
     const before = chain.files.map(({ fd }) => stateOf(fd));
@@ -93,6 +100,8 @@ export async function backup(
         allocation: isFile ? 'holes' : 'all',
         changed: isFile ? changed : undefined,
         ...facts,
+        ...(map?.unused ? { allocation: 'map' as const } : {}),
+        allocationWhy: map?.why,
       },
       options,
     );
@@ -101,6 +110,15 @@ export async function backup(
     engine.close();
     chain.close();
   }
+}
+
+/** partclone reads files and devices, so that the path has to be that of the bytes themselves. */
+async function mapOf(path: string, files: number, size: number): Promise<UsedSpace> {
+  const stat = statSync(path);
+  if (files !== 1 || (stat.isFile() && stat.size !== size)) {
+    return { unused: undefined, why: 'no map can be had of a file system within an image' };
+  }
+  return usedSpace(path, size);
 }
 
 /** Size and times of writing; those of a block device say nothing. */

@@ -31,7 +31,7 @@ export function isVolume(source: string): boolean {
 /** Throws what the daemon throws, and what a backup throws. */
 export async function backupVolume(
   name: string,
-  flags: StateFlags & { readonly to: string },
+  flags: StateFlags & { readonly to: string; readonly leaveUnused?: boolean },
   options: BackupOptions,
 ): Promise<BackupResult> {
   const client = new Client(flags);
@@ -47,6 +47,7 @@ export async function backupVolume(
   try {
     result = await backup(`${mount}/volumes/${volume.name}/${snapshot!.moment}/disk`, flags.to, options, {
       format: 'raw',
+      map: flags.leaveUnused,
       volume: { id: volume.id, name: volume.name, source: volume.origin },
       time: new Date(snapshot!.at),
       consistency: snapshot!.consistency,

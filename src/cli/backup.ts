@@ -24,6 +24,7 @@ interface Flags extends StateFlags {
   readonly rate?: number;
   readonly label?: string;
   readonly format?: string;
+  readonly leaveUnused?: boolean;
 }
 
 export function define(command: Command): void {
@@ -52,6 +53,7 @@ export function define(command: Command): void {
     .option('--compress <HOW>', 'zstd, zstd:LEVEL (1 to 19) or none', parseCompression, 3)
     .option('--ignore-read-errors', 'go on where the source cannot be read; what is left out is listed')
     .option('--rate <SIZE>', 'bytes that are read in a second at most', text => parseSize(text, '--rate'))
+    .option('--leave-unused', 'leave out what the file system says it does not use, such as deleted files')
     .option('--label <TEXT>', 'a note that stands with the point')
     .option('--format <NAME>', 'the format of an image (recognised unless given): qcow2, raw')
     .addHelpText(
@@ -60,6 +62,8 @@ export function define(command: Command): void {
 A SOURCE with a slash in it, or that is a file here, is a path; else it is a volume of the daemon: a snapshot is taken, read
 and deleted again. Each point is one qcow2 image that QEMU reads too, with a manifest and a hash tree beside it. It is
 there when it has been read back and has the digests of what was read; a run that fails leaves nothing behind.
+--leave-unused asks partclone, of a SOURCE that begins with a file system (ext, XFS, btrfs, NTFS, FAT, exFAT) which is at rest;
+where it cannot be asked or believed, all is kept, and the record says why. What is left out reads as zeros.
 With --json, lines {"progress": …} come on standard error while it runs.
 ${examples(['asof backup data --to /backup/data', 'asof backup /dev/sdb1 --to /backup/sdb1 --kind full', 'asof backup vm.img --to /backup/vm --ignore-read-errors'])}`,
     )
@@ -84,7 +88,7 @@ ${examples(['asof backup data --to /backup/data', 'asof backup /dev/sdb1 --to /b
         const { backup, isVolume, backupVolume } = await import('./backup-volume.js');
         const result = isVolume(source)
           ? await backupVolume(source, flags, options)
-          : await backup(source, flags.to, options, { format: flags.format });
+          : await backup(source, flags.to, options, { format: flags.format, map: flags.leaveUnused });
         shown.end();
         if (flags.json) await writeJson(result.point.manifest);
         else await write(forPeople(result));
@@ -113,6 +117,7 @@ function forPeople({ point, cleared }: BackupResult): string {
     `${humanSize(manifest.read)} read, ${humanSize(image.bytes)} stored, read back and found right; ${seconds}`,
     `root ${manifest.root}`,
   ];
+  if (manifest.allocationWhy !== undefined) lines.push(unusedText(manifest));
   if (manifest.sha256) lines.push(`sha256 of the disk ${manifest.sha256}`);
   if (bad.runs.length > 0) {
     const bytes = bad.runs.reduce((sum, [, length]) => sum + length, 0);
@@ -122,6 +127,12 @@ function forPeople({ point, cleared }: BackupResult): string {
   }
   if (cleared.length > 0) lines.push(`taken away, left by a run that was killed: ${cleared.join(', ')}`);
   return lines.map(text => `${printable(text)}\n`).join('');
+}
+
+function unusedText({ allocation, allocationWhy }: BackupResult['point']['manifest']): string {
+  return allocation === 'map'
+    ? `unused space left out: ${allocationWhy}`
+    : `unused space kept: ${allocationWhy}`;
 }
 
 /** Progress: a line that rewrites itself on a terminal; lines of JSON for programs. */

@@ -39,8 +39,9 @@ export interface BackupSource {
   readonly consistency: Consistency;
   /** The snapshot that it is of, as the tracker knows it. */
   readonly snapshot: string | null;
-  /** `holes`: the source tells what is in use; `all`: all of it is read. */
+  /** `holes`: the source tells what is in use; `map`: its file system does; `all`: all of it is read. */
   readonly allocation: Manifest['allocation'];
+  readonly allocationWhy?: string | undefined;
   readonly tracker?: BaseRequest['tracker'];
   /** Asked when all is read: why what was read is no one moment; undefined where it is. */
   readonly changed?: (() => Promise<string | undefined> | string | undefined) | undefined;
@@ -153,7 +154,12 @@ async function write(
       parallel: threads + 2,
       ignoreReadErrors: options.ignoreReadErrors,
       rate: options.rate,
-      whole: !extents && !options.urgent && disk.size - total <= Math.max(HOLES_DIGESTED, total),
+      // Of bytes that are left out by a map there is no digest: it would not be that of the source.
+      whole:
+        !extents &&
+        source.allocation !== 'map' &&
+        !options.urgent &&
+        disk.size - total <= Math.max(HOLES_DIGESTED, total),
       urgent: options.urgent,
       stored: options.stored,
       signal: options.signal,
@@ -198,6 +204,7 @@ async function write(
       },
       tree: { file: basename(point.partial('tree')), bytes: statSync(point.partial('tree')).size },
       allocation: source.allocation,
+      ...(source.allocationWhy === undefined ? {} : { allocationWhy: source.allocationWhy }),
       read: copied.read,
       bad: { runs: bad, file: bad.length > 0 ? point.name('map') : null },
       proof: { root, time: new Date(0).toISOString() },

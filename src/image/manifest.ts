@@ -59,7 +59,9 @@ export interface Manifest {
   };
   readonly tree: { readonly file: string; readonly bytes: number };
   /** How the sectors in use were found. */
-  readonly allocation: 'holes' | 'all';
+  readonly allocation: 'holes' | 'all' | 'map';
+  /** Which map of used space it was, or why there was none; only where one was asked for. */
+  readonly allocationWhy?: string | undefined;
   /** Bytes that were read of the source. */
   readonly read: number;
   /** Sectors of the disk that could not be read; zeros in the image, errors in a mount. In order, apart. */

@@ -1,0 +1,179 @@
+/**
+ * A full image by the file system's own map: what it uses comes back (its files, its checker), what it does not use is left out,
+ * and the map of a file system that is not at rest is not believed.
+ */
+import { createHash } from 'node:crypto';
+import {
+  closeSync,
+  copyFileSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import t, { type Test } from 'tap';
+import { backup } from '../../src/histories.js';
+import { parseDomain, usedSpace } from '../../src/image/used-space.js';
+import { attempt, detachLoops, missing } from '../peers.js';
+import { OPTIONS } from './history-lab.js';
+import { folder, noise, qemuImg } from './peer.js';
+
+t.setTimeout(300_000);
+
+const GARBAGE = Buffer.from('what was deleted is nobody’s business; ');
+const FILES = [3, 5000, 70_000, 900_000];
+
+interface Kind {
+  readonly name: string;
+  readonly bytes: number;
+  readonly make: readonly string[];
+  readonly check: readonly string[];
+  /** How to mount; undefined where this kernel may not know it. */
+  readonly mount?: 'loop' | 'ntfs-3g';
+}
+
+const KINDS: readonly Kind[] = [
+  { name: 'extfs', bytes: 64, make: ['mkfs.ext4', '-q', '-F'], check: ['e2fsck', '-fn'], mount: 'loop' },
+  { name: 'xfs', bytes: 320, make: ['mkfs.xfs', '-q'], check: ['xfs_repair', '-n', '-f'], mount: 'loop' },
+  { name: 'btrfs', bytes: 160, make: ['mkfs.btrfs', '-q'], check: ['btrfs', 'check'], mount: 'loop' },
+  { name: 'ntfs', bytes: 64, make: ['mkntfs', '-q', '-F'], check: ['ntfsfix', '-n'], mount: 'ntfs-3g' },
+  { name: 'fat', bytes: 64, make: ['mkfs.fat'], check: ['fsck.fat', '-n'] },
+  { name: 'exfat', bytes: 64, make: ['mkfs.exfat'], check: ['fsck.exfat', '-n'] },
+];
+
+async function ok(t: Test, program: string, ...args: string[]): Promise<string> {
+  const { code, stdout, stderr } = await attempt(program, args);
+  if (code !== 0) t.fail(`${program} ${args.join(' ')}: ${stderr}${stdout}`);
+  return stdout.toString().trim();
+}
+
+/** Works in the file system of `image`. */
+async function mounted(
+  t: Test,
+  kind: Kind,
+  image: string,
+  work: (at: string) => Promise<void> | void,
+  readOnly = false,
+) {
+  const at = `${image}.mnt`;
+  mkdirSync(at, { recursive: true });
+  const mode = readOnly ? ['-o', 'ro'] : [];
+  if (kind.mount === 'ntfs-3g') {
+    await ok(t, 'ntfs-3g', ...mode, image, at);
+  } else {
+    const device = await ok(t, 'losetup', '-f', '--show', image);
+    await ok(t, 'mount', ...mode, device, at);
+  }
+  try {
+    await work(at);
+  } finally {
+    await attempt('umount', [at]);
+    await detachLoops(image);
+  }
+}
+
+for (const kind of KINDS) {
+  const programs = ['qemu-img', kind.make[0]!, kind.check[0]!, `partclone.${kind.name}`];
+  const skip = missing(
+    [
+      ...programs,
+      ...(kind.mount ? ['mount', 'umount', 'losetup'] : []),
+      ...(kind.mount === 'ntfs-3g' ? ['ntfs-3g'] : []),
+    ],
+    kind.mount ? ['root', 'loop', 'fuse'] : [],
+  );
+  t.test(kind.name, { skip }, async t => {
+    const home = folder(t);
+    const image = join(home, 'disk.img');
+    writeFileSync(image, '');
+    truncateSync(image, kind.bytes * 2 ** 20);
+    await ok(t, kind.make[0]!, ...kind.make.slice(1), image);
+    const contents = FILES.map((length, i) => noise(i, length));
+    if (kind.mount) {
+      await mounted(t, kind, image, async at => {
+        mkdirSync(join(at, 'folder'));
+        const deleted = join(at, 'deleted');
+        const fd = openSync(deleted, 'w');
+        writeSync(fd, Buffer.alloc(8 * 2 ** 20, GARBAGE));
+        closeSync(fd);
+        for (const [i, bytes] of contents.entries()) writeFileSync(join(at, 'folder', `${i}`), bytes);
+        await ok(t, 'sync', '-f', at);
+        rmSync(deleted);
+        await ok(t, 'sync', '-f', at);
+        // As a crash leaves it.
+        copyFileSync(image, `${image}.crashed`);
+      });
+    } else {
+      const fd = openSync(image, 'r+');
+      writeSync(fd, Buffer.alloc(2 ** 20, GARBAGE), 0, 2 ** 20, (kind.bytes - 2) * 2 ** 20);
+      closeSync(fd);
+    }
+    t.ok(readFileSync(image).includes(GARBAGE), 'the source has what was deleted');
+    const before = createHash('sha256').update(readFileSync(image)).digest('hex');
+    const history = join(home, 'history');
+    const { point } = await backup(image, history, OPTIONS, { map: true });
+    t.equal(point.manifest.allocation, 'map', String(point.manifest.allocationWhy));
+    t.equal(point.manifest.sha256, null, 'no digest that would not be that of the source');
+    t.equal(
+      createHash('sha256').update(readFileSync(image)).digest('hex'),
+      before,
+      'the source is untouched',
+    );
+    const restored = join(home, 'restored.img');
+    qemuImg('convert', '-f', 'qcow2', '-O', 'raw', join(history, point.manifest.image.file), restored);
+    t.notOk(readFileSync(restored).includes(GARBAGE), 'what is not used is left out');
+    const [check, ...args] = kind.check;
+    const checked = await attempt(check!, [...args, restored]);
+    t.equal(checked.code, 0, `${checked.stderr}${checked.stdout}`);
+    if (!kind.mount) return;
+    await mounted(
+      t,
+      kind,
+      restored,
+      at => {
+        for (const [i, bytes] of contents.entries()) {
+          t.ok(readFileSync(join(at, 'folder', `${i}`)).equals(bytes), `file ${i}`);
+        }
+      },
+      true,
+    );
+    const next = await backup(image, history, OPTIONS, { map: true });
+    t.equal(next.point.manifest.root, point.manifest.root, 'the same again');
+    if (kind.mount !== 'loop') return;
+    const crashed = await usedSpace(`${image}.crashed`, kind.bytes * 2 ** 20);
+    if (kind.name !== 'btrfs') t.equal(crashed.unused, undefined, crashed.why);
+    if (kind.name === 'btrfs') {
+      const fd = openSync(image, 'r+');
+      writeSync(fd, Buffer.alloc(1, 1), 0, 1, 0x10062);
+      closeSync(fd);
+      t.match(await usedSpace(image, kind.bytes * 2 ** 20), {
+        unused: undefined,
+        why: /log is to be replayed/,
+      });
+    }
+  });
+}
+
+t.test('no map', async t => {
+  const image = join(folder(t), 'disk.img');
+  writeFileSync(image, noise(1, 300_000));
+  const { point } = await backup(image, `${image}.history`, OPTIONS, { map: true });
+  t.equal(point.manifest.allocation, 'holes');
+  t.match(point.manifest.allocationWhy, /no file system/);
+  t.type(point.manifest.sha256, 'string');
+});
+
+t.test('maps that make no sense', async t => {
+  const head = '# Domain\n0x00001000     ?\n#  pos size status\n';
+  t.same(parseDomain(`${head}0x0  0x400  +\n0x400  0xC00  ?\n`, 4096), [[0x400, 0xc00]]);
+  t.type(parseDomain('', 4096), 'string');
+  t.type(parseDomain(head, 4096), 'string');
+  t.type(parseDomain(`${head}0x0  0x400  +\n0x800  0x400  ?\n`, 4096), 'string', 'a gap');
+  t.type(parseDomain(`${head}0x0  0x1001  ?\n`, 4096), 'string', 'more than there is');
+  t.type(parseDomain(`${head}0x0  0x400\n`, 4096), 'string', 'half a line');
+  t.type(parseDomain(`${head}0x0  0x400  -\n`, 4096), 'string');
+});
