@@ -3,7 +3,7 @@
  * are backed up, so that map and data are one moment. Whatever the map does not call unused counts as in use.
  *
  * A map is believed of a file system that is at rest alone: one whose journal is still to be replayed may have data where its
- * own map says nothing is. partclone refuses that for ext and NTFS; here it is asked of XFS, btrfs and exFAT.
+ * own map says nothing is. partclone refuses that for ext; here it is asked of XFS, NTFS, btrfs and exFAT.
  */
 import { execFile } from 'node:child_process';
 import { closeSync, mkdtempSync, openSync, rmSync } from 'node:fs';
@@ -40,7 +40,7 @@ const text = (head: Buffer, at: number, length: number) => head.toString('latin1
 
 const KNOWN: readonly Known[] = [
   { name: 'XFS', program: 'partclone.xfs', is: head => text(head, 0, 4) === 'XFSB', unrest: xfsLog },
-  { name: 'NTFS', program: 'partclone.ntfs', is: head => text(head, 3, 8) === 'NTFS    ' },
+  { name: 'NTFS', program: 'partclone.ntfs', is: head => text(head, 3, 8) === 'NTFS    ', unrest: ntfsLog },
   {
     name: 'exFAT',
     program: 'partclone.exfat',
@@ -122,6 +122,42 @@ async function xfsLog(_head: Buffer, path: string): Promise<string | undefined> 
     return /state: <DIRTY>/.test(stdout) ? 'its log is to be replayed' : unknown;
   } catch {
     return unknown;
+  }
+}
+
+/**
+ * Whether the log of NTFS is at rest: the restart pages at the beginning of $LogFile, record 2 of the MFT, say so, or nobody has
+ * written any. Layout: ntfs-3g, include/ntfs-3g/layout.h and logfile.h; ntfs_is_logfile_clean() in libntfs-3g/logfile.c.
+ */
+function ntfsLog(head: Buffer, path: string): string | undefined {
+  const unknown = 'its log cannot be found';
+  const cluster = head.readUInt16LE(0x0b) * head.readUInt8(0x0d);
+  const size = head.readInt8(0x40);
+  const record = size < 0 ? 2 ** -size : size * cluster;
+  if (cluster === 0 || record < 512 || record > 65536) return unknown;
+  const fd = openSync(path, 'r');
+  try {
+    const mft = Number(head.readBigUInt64LE(0x30)) * cluster;
+    const file = readAt(fd, mft + 2 * record, record);
+    if (text(file, 0, 4) !== 'FILE') return unknown;
+    let at = file.readUInt16LE(0x14);
+    while (at + 64 <= record && file.readUInt32LE(at) < 0x80) at += file.readUInt32LE(at + 4) || record;
+    if (at + 64 > record || file.readUInt32LE(at) !== 0x80 || file[at + 8] !== 1) return unknown;
+    const run = at + file.readUInt16LE(at + 0x20);
+    const [lengths, places] = [file[run]! & 15, file[run]! >> 4];
+    if (lengths < 1 || places < 1 || places > 6 || run + 1 + lengths + places > record) return unknown;
+    const log = readAt(fd, file.readIntLE(run + 1 + lengths, places) * cluster, 8192);
+    for (const page of [log.subarray(0, 4096), log.subarray(4096)]) {
+      if (page.every(byte => byte === 0xff)) continue;
+      if (text(page, 0, 4) !== 'RSTR') return unknown;
+      const area = page.readUInt16LE(0x18);
+      if (area + 16 > page.length) return unknown;
+      const isClean = (page.readUInt16LE(area + 14) & 2) !== 0 || page.readUInt16LE(area + 12) === 0xffff;
+      if (!isClean) return 'its log is to be replayed';
+    }
+    return undefined;
+  } finally {
+    closeSync(fd);
   }
 }
 
