@@ -114,7 +114,9 @@ export class History {
       moments.set(key, count);
       return { ...point, moment: count === 1 ? moment : `${moment}-${count}` };
     });
-    for (const point of all) this.#byId.set(point.manifest.id, { ...point, moment: '' });
+    for (const point of all) {
+      if (this.#going.has(point.manifest.id)) this.#byId.set(point.manifest.id, { ...point, moment: '' });
+    }
     for (const point of this.points) this.#byId.set(point.manifest.id, point);
     this.troubles = troubles;
   }

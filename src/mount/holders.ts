@@ -31,7 +31,7 @@ export async function fileHolders(held: (path: string) => boolean): Promise<Hold
     if (!/^\d+$/.test(pid) || Number(pid) === process.pid) continue;
     const open = list(`/proc/${pid}/fd`).some(fd => held(target(`/proc/${pid}/fd/${fd}`)));
     if (!open && !(await maps(pid, held))) continue;
-    found.push({ who: `${read(`/proc/${pid}/comm`) || 'a process'} (pid ${pid})`, release: '' });
+    found.push({ who: `${text(`/proc/${pid}/comm`) || 'a process'} (pid ${pid})`, release: '' });
   }
   return found;
 }
