@@ -1,8 +1,10 @@
-// Raw deflate (RFC 1951) by libdeflate, Zstandard (RFC 8878) by libzstd. Both unpack from one whole buffer into
-// another: no window is allocated, whatever a hostile header asks for.
+// Raw deflate (RFC 1951) and zlib streams (RFC 1950) by libdeflate, Zstandard (RFC 8878) by libzstd. All unpack from
+// one whole buffer into another: no window is allocated, whatever a hostile header asks for. A zlib stream, and plain
+// bytes with their checksum behind, are given out only where the checksum is right.
 #include "codec.h"
 
 #include <libdeflate.h>
+#include <string.h>
 #include <zstd.h>
 
 #include <memory>
@@ -17,13 +19,24 @@ struct FreeZstd {
   void operator()(ZSTD_DCtx* d) const { ZSTD_freeDCtx(d); }
 };
 
-bool UnpackDeflate(const uint8_t* in, size_t in_length, uint8_t* out, size_t out_length) {
+bool UnpackDeflate(bool zlib, const uint8_t* in, size_t in_length, uint8_t* out, size_t out_length) {
   thread_local std::unique_ptr<libdeflate_decompressor, FreeDeflate> own(libdeflate_alloc_decompressor());
   if (!own) return false;
   size_t used = 0;
   size_t got = 0;
-  auto result = libdeflate_deflate_decompress_ex(own.get(), in, in_length, out, out_length, &used, &got);
+  // Of a zlib stream, libdeflate compares the Adler-32 of what came out.
+  auto unpack = zlib ? libdeflate_zlib_decompress_ex : libdeflate_deflate_decompress_ex;
+  auto result = unpack(own.get(), in, in_length, out, out_length, &used, &got);
   return result == LIBDEFLATE_SUCCESS && got == out_length;
+}
+
+bool CopyChecked(const uint8_t* in, size_t in_length, uint8_t* out, size_t out_length) {
+  if (in_length < 4 || in_length - 4 < out_length) return false;
+  const uint8_t* sum = in + out_length;
+  uint32_t stated = sum[0] | sum[1] << 8 | sum[2] << 16 | static_cast<uint32_t>(sum[3]) << 24;
+  if (libdeflate_adler32(1, in, out_length) != stated) return false;
+  memcpy(out, in, out_length);
+  return true;
 }
 
 // Frames of today's format and skippable ones (RFC 8878, 3.1); libzstd may know older formats, which no image has.
@@ -53,14 +66,21 @@ bool UnpackZstd(const uint8_t* in, size_t in_length, uint8_t* out, size_t out_le
 
 }  // namespace
 
-const char* CodecName(Codec codec) { return codec == Codec::kDeflate ? "deflate" : "zstd"; }
+const char* CodecName(Codec codec) {
+  static constexpr const char* kNames[kCodecs] = {"deflate", "zstd", "zlib", "adler32"};
+  return kNames[static_cast<unsigned>(codec)];
+}
 
 bool Unpack(Codec codec, const uint8_t* in, size_t in_length, uint8_t* out, size_t out_length) {
   switch (codec) {
     case Codec::kDeflate:
-      return UnpackDeflate(in, in_length, out, out_length);
+      return UnpackDeflate(false, in, in_length, out, out_length);
     case Codec::kZstd:
       return UnpackZstd(in, in_length, out, out_length);
+    case Codec::kZlib:
+      return UnpackDeflate(true, in, in_length, out, out_length);
+    case Codec::kAdler32:
+      return CopyChecked(in, in_length, out, out_length);
   }
   return false;
 }

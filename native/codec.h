@@ -6,8 +6,8 @@
 
 namespace asof {
 
-enum class Codec : uint8_t { kDeflate, kZstd };  // the order of CODECS in src/block/extent.ts
-constexpr unsigned kCodecs = 2;
+enum class Codec : uint8_t { kDeflate, kZstd, kZlib, kAdler32 };  // the order of CODECS in src/block/extent.ts
+constexpr unsigned kCodecs = 4;
 
 const char* CodecName(Codec codec);
 

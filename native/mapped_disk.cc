@@ -260,7 +260,8 @@ bool MappedDisk::LoadBlock(const BlockKey& key, uint8_t* into, std::string* why)
     *why = block() + " is cut off by the end of the file";
   } else {
     sound = Unpack(key.codec, packed, read.got, into, key.unpacked_length);
-    if (!sound) *why = block() + " does not unpack to " + std::to_string(key.unpacked_length) + " bytes";
+    if (!sound && key.codec == Codec::kAdler32) *why = block() + " does not match its checksum";
+    else if (!sound) *why = block() + " does not unpack to " + std::to_string(key.unpacked_length) + " bytes";
   }
   Scratch(0, true);
   return sound;

@@ -7,8 +7,12 @@
  */
 import type { ImageFile } from './file.js';
 
-/** How a packed block is packed. `deflate` is raw (RFC 1951, no zlib header); `zstd` is one frame or more (RFC 8878). */
-export const CODECS = ['deflate', 'zstd'] as const;
+/**
+ * How a packed block is packed. `deflate` is raw (RFC 1951, no zlib header); `zstd` is one frame or more (RFC 8878);
+ * `zlib` is one stream with its Adler-32, which is verified (RFC 1950); `adler32` is plain, with the Adler-32 of it, four
+ * bytes, little-endian, behind: it is verified, too.
+ */
+export const CODECS = ['deflate', 'zstd', 'zlib', 'adler32'] as const;
 export type Codec = (typeof CODECS)[number];
 
 /** Reads as zeros. `by` is the file that says so; absent where no member of the chain says anything. */
