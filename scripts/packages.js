@@ -56,6 +56,8 @@ export const PACKAGES = [
   },
   { name: 'mariadb-client-core', need: 'test', proof: { program: 'mariadb' }, what: 'its client' },
   { name: 'qemu-guest-agent', need: 'test', proof: { program: 'qemu-ga' }, what: 'a writer to hold still' },
+  { name: 'ewf-tools', need: 'test', proof: { program: 'ewfacquire' }, what: 'writes and reads E01' },
+  { name: 'libvmdk-utils', need: 'test', proof: { program: 'vmdkmount' }, what: 'a second reader of VMDK' },
   { name: 'qemu-system-common', need: 'bench', proof: { program: 'qemu-storage-daemon' }, what: 'a peer' },
   { name: 'xmount', need: 'bench', proof: { program: 'xmount' }, what: 'a peer' },
   { name: 'libqcow-utils', need: 'bench', proof: { program: 'qcowmount' }, what: 'a peer' },
@@ -65,6 +67,8 @@ export const PACKAGES = [
 const ALSO = {
   'qemu-io': 'qemu-utils',
   'qemu-nbd': 'qemu-utils',
+  ewfacquirestream: 'ewf-tools',
+  ewfexport: 'ewf-tools',
   mke2fs: 'e2fsprogs',
   e2fsck: 'e2fsprogs',
   'mkfs.ext4': 'e2fsprogs',

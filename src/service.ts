@@ -58,6 +58,8 @@ export interface MemberInfo {
   readonly parent: string | null;
   readonly parentFormat: string | null;
   readonly dataFile: string | null;
+  /** What the image says of how it came to be: names and values. */
+  readonly metadata: Readonly<Record<string, string>>;
   readonly troubles: readonly string[];
 }
 
@@ -180,6 +182,7 @@ export class OpenedImage {
           parent: member.parent?.name ?? null,
           parentFormat: member.parent?.format ?? null,
           dataFile: member.dataFile?.file.path ?? null,
+          metadata: Object.fromEntries(member.metadata ?? []),
           troubles: member.troubles,
         };
       }),

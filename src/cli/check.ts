@@ -1,5 +1,7 @@
 /** `asof check`: the doctor for the whole chain, and with `--deep` every byte of every point. */
+import { createHash } from 'node:crypto';
 import type { Command } from 'commander';
+import type { BlockSource } from '../block/source.js';
 import { EXIT } from '../errors.js';
 import { type Finding, OpenedImage, type Point } from '../service.js';
 import { counted, printable } from './columns.js';
@@ -17,11 +19,11 @@ interface Flags extends ImageFlags {
 type Report =
   | Finding
   | {
-      readonly severity: 'defect';
+      readonly severity: 'defect' | 'note';
       readonly point: string;
       readonly what: string;
       readonly count: 1;
-      readonly range: Finding['range'];
+      readonly range?: Finding['range'];
     };
 
 /** Bytes of one read. */
@@ -29,7 +31,7 @@ const PIECE = 4 * 2 ** 20;
 
 export function define(command: Command): void {
   withJson(withCache(withImage(command)))
-    .option('--deep', 'also read every byte of every point')
+    .option('--deep', 'also read every byte of every point, and compare the digests that the image carries')
     .addHelpText(
       'after',
       `
@@ -75,31 +77,53 @@ async function readAll(image: OpenedImage, tell: (report: Report) => Promise<voi
 async function readPoint(image: OpenedImage, point: Point, at: (done: number) => void): Promise<Report[]> {
   const disk = image.openDisk(point, 'zero');
   try {
+    const hashes = point.digests.map(stored => ({ stored, hash: createHash(stored.algorithm) }));
     const buffer = Buffer.allocUnsafe(PIECE);
     let offset = 0;
-    for (const run of disk.source.extents(0, point.size)) {
-      // Zero runs name no byte of a file: a hole of terabytes costs nothing.
+    for (const run of toRead(disk.source, hashes.length > 0)) {
+      // Zero runs name no byte of a file: a hole of terabytes costs nothing, unless a digest covers it.
       const end = offset + run.length;
-      for (; run.kind !== 'zero' && offset < end; offset += PIECE) {
-        await disk.native.read(offset, buffer.subarray(0, Math.min(PIECE, end - offset)));
+      for (; !run.hole && offset < end; offset += PIECE) {
+        const piece = buffer.subarray(0, Math.min(PIECE, end - offset));
+        await disk.native.read(offset, piece);
+        for (const { hash } of hashes) hash.update(piece);
         at(offset);
       }
       offset = end;
     }
-    return disk.defects().map(({ offset, length, why }) => ({
+    const defects: Report[] = disk.defects().map(({ offset, length, why }) => ({
       severity: 'defect',
       point: point.id,
       what: why,
       count: 1,
       range: { offset, length },
     }));
+    const verdicts = hashes.map(({ stored, hash }): Report => {
+      const { algorithm, value, tail } = stored;
+      if (tail) hash.update(tail);
+      const found = hash.digest('hex');
+      const name = algorithm.toUpperCase();
+      const same = found === value;
+      const what = same
+        ? `the ${name} that the image carries is that of the disk: ${value}`
+        : `the ${name} of the disk is ${found}, the image carries ${value}`;
+      return { severity: same ? 'note' : 'defect', point: point.id, what, count: 1 };
+    });
+    return [...defects, ...verdicts];
   } finally {
     disk.close();
   }
 }
 
+/** What is to be read: all in one where a digest covers it, else run by run. */
+function* toRead(source: BlockSource, whole: boolean): Generator<{ length: number; hole: boolean }> {
+  if (whole) yield { length: source.size, hole: false };
+  else for (const { kind, length } of source.extents(0, source.size)) yield { length, hole: kind === 'zero' };
+}
+
 function forPeople(report: Report): string {
-  const { severity, what, count, range } = report;
+  const { severity, what, count } = report;
+  const range = 'range' in report ? report.range : undefined;
   const of = 'point' in report ? `point ${report.point}` : report.member;
   const snapshot =
     'snapshot' in report && report.snapshot !== undefined ? `, snapshot ${report.snapshot}` : '';

@@ -41,6 +41,7 @@ function forPeople(info: ImageInfo): string {
       lines.push(['  parent', `${member.parent} (${member.parentFormat ?? 'format not stated'})`]);
     }
     if (member.dataFile !== null) lines.push(['  data file', member.dataFile]);
+    for (const [name, value] of Object.entries(member.metadata)) lines.push([`  ${name}`, value]);
     for (const trouble of member.troubles) lines.push(['  trouble', trouble]);
   });
   return lines.map(([name, value]) => `${`${name!.padEnd(13)}${printable(value!)}`.trimEnd()}\n`).join('');

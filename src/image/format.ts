@@ -8,6 +8,7 @@
 import type { ImageFile } from '../block/file.js';
 import type { Layer, SectorSize } from '../block/source.js';
 import { AsofError } from '../errors.js';
+import { ewf } from './ewf.js';
 import type { Finding } from './finding.js';
 import { foreignFormat } from './foreign.js';
 import { qcow1 } from './qcow1.js';
@@ -88,6 +89,14 @@ export interface DataFile {
   readonly raw: boolean;
 }
 
+/** A digest of the whole disk that an image carries, in lower-case hexadecimals. */
+export interface StoredDigest {
+  readonly algorithm: 'md5' | 'sha1';
+  readonly value: string;
+  /** Bytes behind the end of the disk that the digest covers, too: less than a sector. */
+  readonly tail?: Uint8Array;
+}
+
 /** One member of a chain, opened. */
 export interface Image {
   readonly file: ImageFile;
@@ -103,6 +112,10 @@ export interface Image {
   readonly snapshots: readonly InternalSnapshot[];
   readonly parent: ParentLink | undefined;
   readonly dataFile: DataFile | undefined;
+  /** What the image says of itself and of how it came to be, for `asof info`: a name and a value each. */
+  readonly metadata?: readonly (readonly [name: string, value: string])[];
+  /** Of the current state. */
+  readonly digests?: readonly StoredDigest[];
   /** What is wrong with the image although it could be opened, a sentence each. */
   readonly troubles: readonly string[];
   /** The doctor: what is wrong with this member alone, from its metadata; packed blocks are not unpacked. */
@@ -110,7 +123,7 @@ export interface Image {
 }
 
 /** In the order in which they are asked; raw recognises nothing and is taken by decision only. */
-export const FORMATS: readonly ImageFormat[] = [qcow2, qcow1, vhd, vhdx, vdi, splitRaw, raw];
+export const FORMATS: readonly ImageFormat[] = [qcow2, qcow1, vhd, vhdx, vdi, ewf, splitRaw, raw];
 
 /** Throws IMAGE_UNSUPPORTED where no format has that name. */
 export function formatNamed(name: string): ImageFormat {

@@ -8,6 +8,7 @@ import { stack } from '../block/stack.js';
 import { AsofError } from '../errors.js';
 import { momentOf, parseTime } from '../moment.js';
 import type { Chain } from './chain.js';
+import type { StoredDigest } from './format.js';
 
 export interface Point {
   /** Unique within the chain and the same at every opening: the file's name, or `FILE#ID` for a snapshot. */
@@ -24,6 +25,8 @@ export interface Point {
   readonly vmStateSize: number;
   /** The name of its folder in a mount, such as 2026-11-21T10-15-00Z; unique within the chain. */
   readonly moment: string;
+  /** Digests of the disk at that moment that the image carries. */
+  readonly digests: readonly StoredDigest[];
   /** The disk of that moment. Closing it closes no file: the chain owns them. */
   open(): BlockSource;
 }
@@ -48,6 +51,7 @@ export function points(chain: Chain): Point[] {
       size: member.size,
       member: member.file.path,
       vmStateSize: 0,
+      digests: member.digests ?? [],
       open: open(member.layer),
     });
     const byTime = [...member.snapshots].sort((a, b) => b.time.getTime() - a.time.getTime());
@@ -60,6 +64,7 @@ export function points(chain: Chain): Point[] {
         size: snapshot.size,
         member: member.file.path,
         vmStateSize: snapshot.vmStateSize,
+        digests: [],
         open: open(snapshot.layer),
       });
     }
