@@ -67,7 +67,8 @@ async function readCases(): Promise<Case[]> {
       expected: cell('raw_sha256'),
     };
   });
-  return all.filter(({ file, format }) => /^(raw|qcow2?|vhdx?|vdi)$/.test(format) && !file.includes('@'));
+  const read = /^(raw|qcow2?|vhdx?|vdi|ewf)$/;
+  return all.filter(({ file, format }) => read.test(format) && !file.includes('@') && !/\.Ex01$/.test(file));
 }
 
 /** Copies the case and the files beside it to `folder`, unpacked; the path of the case's own file. */

@@ -4,7 +4,7 @@
  */
 import { spawnSync } from 'node:child_process';
 import { readSync } from 'node:fs';
-import { inflateRawSync, constants as zlib } from 'node:zlib';
+import { inflateRawSync, inflateSync, constants as zlib } from 'node:zlib';
 import type { PackedExtent } from '../../src/block/extent.js';
 import type { BlockSource } from '../../src/block/source.js';
 
@@ -63,7 +63,8 @@ function pread(fd: number, into: Uint8Array, offset: number): boolean {
   return true;
 }
 
-const keyOf = (run: PackedExtent) => `${run.file.fd}:${run.offset}:${run.packedLength}`;
+const keyOf = (run: PackedExtent) =>
+  `${run.file.fd}:${run.offset}:${run.packedLength}:${run.codec}:${run.unpackedLength}`;
 
 function unpackAll(runs: readonly PackedExtent[]): Map<string, Buffer> {
   const blocks = new Map<string, Buffer>();
@@ -77,7 +78,7 @@ function unpackAll(runs: readonly PackedExtent[]): Map<string, Buffer> {
     if (!pread(run.file.fd, packed, run.offset)) throw new Error('a packed run beyond the end of its file');
     if (run.codec === 'zstd') frames.push({ key, frame: firstFrame(packed), length: run.unpackedLength });
     else {
-      const block = inflate(packed, run.unpackedLength);
+      const block = unpackOne(run, packed);
       if (block) blocks.set(key, block);
     }
   }
@@ -92,6 +93,32 @@ function unpackAll(runs: readonly PackedExtent[]): Map<string, Buffer> {
     at += length;
   }
   return blocks;
+}
+
+function unpackOne({ codec, unpackedLength }: PackedExtent, packed: Buffer): Buffer | undefined {
+  if (codec === 'deflate') return inflate(packed, unpackedLength);
+  if (codec === 'adler32') {
+    const block = packed.subarray(0, unpackedLength);
+    return packed.readUInt32LE(unpackedLength) === adler32(block) ? block : undefined;
+  }
+  try {
+    // Node compares the checksum behind the stream, and leaves alone what follows.
+    const block = inflateSync(packed, { maxOutputLength: unpackedLength + 65536 });
+    return block.length === unpackedLength ? block : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** RFC 1950, word for word. */
+export function adler32(bytes: Uint8Array): number {
+  let a = 1;
+  let b = 0;
+  for (const byte of bytes) {
+    a = (a + byte) % 65521;
+    b = (b + a) % 65521;
+  }
+  return b * 65536 + a;
 }
 
 function inflate(packed: Buffer, length: number): Buffer | undefined {
