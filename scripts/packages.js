@@ -57,7 +57,6 @@ export const PACKAGES = [
   { name: 'mariadb-client-core', need: 'test', proof: { program: 'mariadb' }, what: 'its client' },
   { name: 'qemu-guest-agent', need: 'test', proof: { program: 'qemu-ga' }, what: 'a writer to hold still' },
   { name: 'ewf-tools', need: 'test', proof: { program: 'ewfacquire' }, what: 'writes and reads E01' },
-  { name: 'libvmdk-utils', need: 'test', proof: { program: 'vmdkmount' }, what: 'a second reader of VMDK' },
   { name: 'qemu-system-common', need: 'bench', proof: { program: 'qemu-storage-daemon' }, what: 'a peer' },
   { name: 'xmount', need: 'bench', proof: { program: 'xmount' }, what: 'a peer' },
   { name: 'libqcow-utils', need: 'bench', proof: { program: 'qcowmount' }, what: 'a peer' },

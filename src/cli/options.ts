@@ -39,7 +39,7 @@ export function withImage(command: Command): Command {
       'a folder in which parents may be found, after that of the image; repeatable',
       (folder: string, before: readonly string[] = []) => [...before, named('--search')(folder)],
     )
-    .option('--format <NAME>', 'the format of FILE (recognised unless given): qcow2, raw, ewf')
+    .option('--format <NAME>', 'the format of FILE (recognised unless given): qcow2, raw, vmdk, ewf')
     .option('--parent-format <NAME>', 'the format of a parent of which nothing tells it');
 }
 

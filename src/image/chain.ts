@@ -107,7 +107,7 @@ function openParent(
   lookup: Lookup,
   otherwise: string | undefined,
 ): ImageFile {
-  const refuse = parent.refuses && ((file: ImageFile) => mismatch(parent, file, wanting, otherwise));
+  const refuse = parent.refuses && ((file: ImageFile) => mismatch(parent, file, wanting, lookup, otherwise));
   if (parent.byIdentity && refuse) return lookup.search(parent.name, wanting, parent.byIdentity.may, refuse);
   return lookup.open(parent.name, wanting, 'parent', { others: parent.others ?? [], refuse });
 }
@@ -117,13 +117,14 @@ function mismatch(
   parent: ParentLink,
   file: ImageFile,
   wanting: string,
+  lookup: Lookup,
   otherwise: string | undefined,
 ): AsofError | undefined {
-  const companion = (): never => {
-    throw new AsofError(
-      'IMAGE_UNSUPPORTED',
-      `${file.path} needs a further file, as no parent of ${wanting} does`,
-    );
+  const opened: ImageFile[] = [];
+  const companion = (name: string) => {
+    const data = lookup.open(name, file.path, 'data file');
+    opened.push(data);
+    return data;
   };
   try {
     const image = parentFormat(file, parent.format, wanting, otherwise).open(file, { companion });
@@ -137,6 +138,8 @@ function mismatch(
   } catch (error) {
     if (error instanceof AsofError && error.code !== 'IO') return error;
     throw error;
+  } finally {
+    for (const one of opened) one.close();
   }
 }
 

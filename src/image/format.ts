@@ -18,6 +18,7 @@ import { splitRaw } from './split-raw.js';
 import { vdi } from './vdi.js';
 import { vhd } from './vhd.js';
 import { vhdx } from './vhdx.js';
+import { vmdk } from './vmdk.js';
 
 /** "Not this format", "this format", and "this format, unreadable because …". An I/O error is thrown. */
 export type Probe = 'no' | 'yes' | AsofError;
@@ -123,7 +124,7 @@ export interface Image {
 }
 
 /** In the order in which they are asked; raw recognises nothing and is taken by decision only. */
-export const FORMATS: readonly ImageFormat[] = [qcow2, qcow1, vhd, vhdx, vdi, ewf, splitRaw, raw];
+export const FORMATS: readonly ImageFormat[] = [qcow2, qcow1, vhd, vhdx, vdi, vmdk, ewf, splitRaw, raw];
 
 /** Throws IMAGE_UNSUPPORTED where no format has that name. */
 export function formatNamed(name: string): ImageFormat {
