@@ -13,10 +13,6 @@ interface Signature {
 
 const SIGNATURES: readonly Signature[] = [
   { name: 'qed', bytes: 'QED\0', at: 0 },
-  { name: 'vmdk', bytes: 'KDMV', at: 0 },
-  { name: 'vmdk', bytes: 'COWD', at: 0 },
-  { name: 'vmdk', bytes: '# Disk DescriptorFile', at: 0 },
-  { name: 'vhdx', bytes: 'vhdxfile', at: 0 },
   { name: 'parallels', bytes: 'WithoutFreeSpace', at: 0 },
   { name: 'parallels', bytes: 'WithouFreSpacExt', at: 0 },
   { name: 'dmg', bytes: 'koly', at: -512 },

@@ -67,7 +67,7 @@ async function readCases(): Promise<Case[]> {
       expected: cell('raw_sha256'),
     };
   });
-  const read = /^(raw|qcow2?|vhdx?|vdi|ewf)$/;
+  const read = /^(raw|qcow2?|vhdx?|vdi|ewf|vmdk)$/;
   return all.filter(({ file, format }) => read.test(format) && !file.includes('@') && !/\.Ex01$/.test(file));
 }
 

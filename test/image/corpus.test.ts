@@ -24,7 +24,7 @@ interface Case {
 }
 
 /** As the collection names them. */
-const FORMATS = new Set(['raw', 'qcow2', 'qcow', 'vhd', 'vhdx', 'vdi', 'ewf']);
+const FORMATS = new Set(['raw', 'qcow2', 'qcow', 'vhd', 'vhdx', 'vdi', 'ewf', 'vmdk']);
 
 const corpus = process.env['ASOF_CORPUS'] ?? new URL('../../../../shared/corpus', import.meta.url).pathname;
 
@@ -38,7 +38,8 @@ if (!existsSync(join(corpus, 'unpack.py'))) {
   const engine = new Engine({ cacheBytes: 2 ** 26, mapBytes: 2 ** 24, threads: 2 });
   t.teardown(() => engine.close());
   const ours = cases.filter(
-    ({ path, sub, format }) => (FORMATS.has(format) && !/\.Ex01$/.test(path)) || (/\.qcow2$/.test(path) && !sub),
+    ({ path, sub, format }) =>
+      (FORMATS.has(format) && !/\.Ex01$/.test(path)) || (/\.qcow2$/.test(path) && !sub),
   );
   t.ok(ours.length > 12);
   for (const one of ours) {

@@ -88,20 +88,23 @@ export function flipped(bytes: Buffer, at: number, bits: number): Buffer {
 /** Where hits are worth most: name of the file, offset, length. */
 export type Target = readonly [name: string, offset: number, length: number];
 
-/** The files of a changed image, and what was done. */
+/**
+ * The files of a changed image, and what was done. `anywhere`: up to two hits, of which
+ * every other is not at a target; else one hit, since two can spoil both copies of a thing alike.
+ */
 export function change(
   sound: Files,
   targets: readonly Target[],
   seed: number,
+  anywhere = true,
 ): { readonly files: Files; readonly what: string } {
   const roll = dice(seed);
   const files = new Map([...sound].map(([name, bytes]) => [name, Buffer.from(bytes)]));
   const names = [...sound.keys()];
   const done: string[] = [];
-  for (let hits = 1 + roll(2); hits > 0; hits--) {
+  for (let hits = anywhere ? 1 + roll(2) : 1; hits > 0; hits--) {
     let [name, start, length]: Target = targets[roll(targets.length)]!;
-    // Every other hit is anywhere in any file.
-    if (roll(2) === 0) {
+    if (anywhere && roll(2) === 0) {
       name = names[roll(names.length)]!;
       start = 0;
       length = files.get(name)?.length ?? 0;
