@@ -14,6 +14,15 @@ import { copyModule, run, scratch } from './kernel.js';
 /** Of the host, beside busybox and Node. */
 const PROGRAMS = ['mke2fs', 'e2fsck'];
 /** Mount points, and folders that the tests write to. */
+/** What of the project a guest needs. */
+const OURS = [
+  'bin',
+  'dist/src',
+  'dist/test/guest',
+  'dist/test/mount/volume.js',
+  'docs/config.schema.json',
+  'package.json',
+];
 const FOLDERS = ['dev', 'proc', 'sys', 'tmp', 'run', 'root', 'm', 'state'];
 
 /** What the console says when the kernel has come up. */
@@ -57,7 +66,7 @@ function copyBinary(from, root, to = from) {
 function copyAsof(root) {
   copyBinary(path.join(ROOT, 'build', 'Release', 'asof.node'), root, '/asof/build/Release/asof.node');
   copyBinary(path.join(ROOT, 'build', 'Release', 'asof-freezer'), root, '/asof/build/Release/asof-freezer');
-  for (const name of ['bin', 'dist/src', 'dist/test/guest', 'dist/test/mount/volume.js', 'package.json']) {
+  for (const name of OURS) {
     fs.cpSync(path.join(ROOT, name), path.join(root, 'asof', name), { recursive: true });
   }
   const packages = run('npm', ['ls', '--omit=dev', '--omit=optional', '--all', '--parseable'], { cwd: ROOT });
