@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { deflateRawSync } from 'node:zlib';
 import t, { type Test } from 'tap';
 import { type Defect, Disk, type OnDamage } from '../../src/block/disk.js';
-import type { Extent, PackedExtent } from '../../src/block/extent.js';
+import { CODECS, type Extent, type PackedExtent } from '../../src/block/extent.js';
 import { ImageFile } from '../../src/block/file.js';
 import { Engine, type NativeRegion } from '../../src/native.js';
 import { missing } from '../peers.js';
@@ -315,7 +315,7 @@ t.test('answers that are not usable', async t => {
     'a file offset that ends beyond 2^53': region(put(data, 3, 2 ** 53 - 100)),
     'no packed bytes': region(put(packed, 4, 0)),
     'too many packed bytes': region(put(packed, 4, 2 ** 30)),
-    'a codec that is none': region(put(packed, 5, 2)),
+    'a codec that is none': region(put(packed, 5, CODECS.length)),
     'too many unpacked bytes': region(put(packed, 6, 2 ** 40)),
     'a run beyond its block': region(put(packed, 7, 4097)),
     'a skip beyond its block': region(put(packed, 7, 2 ** 32)),
