@@ -81,9 +81,10 @@ async function unpack(name: string, folder: string): Promise<string> {
   const from = dirname(join(CORPUS, archive));
   await mkdir(folder, { recursive: true });
   const stem = basename(archive).split('.')[0]!;
-  for (const neighbour of await readdir(from)) {
+  for (const entry of await readdir(from, { withFileTypes: true })) {
+    const neighbour = entry.name;
     // A chain or the segments of a disk lie together; other cases of the folder are left alone.
-    if (!neighbour.startsWith(stem.split('-')[0]!)) continue;
+    if (!entry.isFile() || !neighbour.startsWith(stem.split('-')[0]!)) continue;
     const target = join(folder, neighbour.replace(/\.xz$/, ''));
     if (!neighbour.endsWith('.xz')) await copyFile(join(from, neighbour), target);
     else await writeFile(target, (await attempt('xz', ['-dc', join(from, neighbour)])).stdout);
