@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cow_disk_object.h"
+#include "cow_hold.h"
 #include "cow_machine_object.h"
 #include "cow_task.h"
 #include "cow_volume.h"
@@ -91,6 +92,7 @@ class VolumeObject : public Napi::ObjectWrap<VolumeObject> {
                        {
                            StaticMethod<&VolumeObject::Open>("open", napi_default, classes),
                            StaticMethod<&VolumeObject::Take>("snapshot"),
+                           StaticMethod<&VolumeObject::HoldAll>("hold"),
                            InstanceMethod<&VolumeObject::Live>("live"),
                            InstanceMethod<&VolumeObject::List>("snapshots"),
                            InstanceMethod<&VolumeObject::OpenDisk>("disk"),
@@ -245,6 +247,47 @@ class VolumeObject : public Napi::ObjectWrap<VolumeObject> {
           Napi::Array writes = Napi::Array::New(env, result->writes.size());
           for (uint32_t i = 0; i < result->writes.size(); i++) writes.Set(i, static_cast<double>(result->writes[i]));
           object.Set("writes", writes);
+          return object;
+        });
+  }
+
+  static Napi::Value HoldAll(const Napi::CallbackInfo& info) {
+    Napi::Env env = info.Env();
+    uint64_t drain, limit;
+    const char* usage = "CowVolume.hold takes volumes, each once, and twice milliseconds";
+    if (!info[0].IsArray() || !ToInteger(info[1], 86400000, &drain) || !ToInteger(info[2], 86400000, &limit)) return Throw(env, "EINVAL", usage);
+    const auto list = info[0].As<Napi::Array>();
+    std::vector<std::shared_ptr<Volume>> volumes;
+    for (uint32_t i = 0; i < list.Length(); i++) {
+      const Napi::Value item = list.Get(i);
+      if (!Tagged(item, kVolumeTag)) return Throw(env, "EINVAL", usage);
+      std::shared_ptr<Volume> volume = VolumeObject::Unwrap(item.As<Napi::Object>())->volume_;
+      if (!volume) return Throw(env, "ESHUTDOWN", "the volume is closed");
+      for (const auto& other : volumes) {
+        if (other == volume) return Throw(env, "EINVAL", usage);
+      }
+      volumes.push_back(std::move(volume));
+    }
+    if (volumes.empty()) return Throw(env, "EINVAL", usage);
+    auto held = std::make_shared<std::shared_ptr<Hold>>();
+    return Task::Start(
+        env,
+        [volumes, drain, limit, held](std::string*) {
+          return Hold::Begin(volumes, static_cast<unsigned>(drain), static_cast<unsigned>(limit), held.get());
+        },
+        [held](Napi::Env env) -> Napi::Value {
+          const std::shared_ptr<Hold> hold = *held;
+          Napi::Object object = Napi::Object::New(env);
+          object.Set("time", static_cast<double>(hold->time_ms()));
+          Napi::Array writes = Napi::Array::New(env, hold->writes().size());
+          for (uint32_t i = 0; i < hold->writes().size(); i++) writes.Set(i, static_cast<double>(hold->writes()[i]));
+          object.Set("writes", writes);
+          Napi::Array epochs = Napi::Array::New(env, hold->epochs().size());
+          for (uint32_t i = 0; i < hold->epochs().size(); i++) epochs.Set(i, hold->epochs()[i]);
+          object.Set("epochs", epochs);
+          object.Set("end", Napi::Function::New(env, [hold](const Napi::CallbackInfo& info) -> Napi::Value {
+                       return Napi::Boolean::New(info.Env(), hold->End());
+                     }));
           return object;
         });
   }

@@ -148,6 +148,8 @@ class Volume : public std::enable_shared_from_this<Volume> {
   int WriteZeroes(uint64_t offset, uint64_t length, bool punch);
   int Flush();
   File& origin() { return *origin_; }
+  // For a hold from outside: cow_hold.h.
+  Gate& gate() { return gate_; }
   // As Disk::MayWait has it.
   bool WriteMayWait(uint64_t offset, size_t length) const;
   bool ReadMayWait() const { return leads_back_; }

@@ -331,6 +331,15 @@ export interface NativeCowVolume {
   abandon(): void;
 }
 
+/** Each as it was when nobody was inside, in the order of the volumes. */
+export interface NativeHold {
+  readonly time: number;
+  readonly writes: readonly number[];
+  readonly epochs: readonly number[];
+  /** Lets writers go. False where they had been let go before: the limit was over. */
+  end(): boolean;
+}
+
 export interface NativeCowVolumes {
   open(options: CowOptions): Promise<{ readonly volume: NativeCowVolume; readonly found: CowFound }>;
   /** One moment of all the volumes. Rejects with ETIMEDOUT where writes under way did not end in time. */
@@ -339,6 +348,11 @@ export interface NativeCowVolumes {
     group: string,
     timeoutMs: number,
   ): Promise<CowTaken>;
+  /**
+   * Lets nobody write to the volumes, and syncs what was written: for a snapshot that somebody else takes. Rejects with
+   * ETIMEDOUT where writes under way did not end within `drainMs`. After `limitMs` it ends by itself.
+   */
+  hold(volumes: readonly NativeCowVolume[], drainMs: number, limitMs: number): Promise<NativeHold>;
 }
 
 /** A layer that is kept, in a file of its own: docs/formats.md, "The layer of an overlay". */

@@ -20,6 +20,8 @@ export interface ProviderCapabilities {
   readonly independent: boolean;
   /** A consumer may give ranges of a snapshot back. */
   readonly release: boolean;
+  /** Keeps the bytes of the moment; else there is no disk of it. */
+  readonly preserves: boolean;
 }
 
 /** What a provider may use of an open volume. */
@@ -29,6 +31,8 @@ export interface ProviderVolume {
   readonly folder: string;
   readonly origin: Origin;
   readonly native: NativeCowVolume;
+  /** Bytes of the volume group for a thick snapshot of lvm2; all that the origin could change where absent. */
+  readonly lvmSize?: number | undefined;
 }
 
 export interface Request {
@@ -71,10 +75,15 @@ export interface SnapshotProvider {
   readonly can: ProviderCapabilities;
   /** undefined where it can take snapshots of the volume; else why it cannot, in words. */
   unavailable(volume: ProviderVolume): Promise<string | undefined>;
-  /** All of `requests` as one moment, or none: more than one only if it can `group`. Rejects with an errno's name as code. */
+  /**
+   * All of `requests` as one moment, or none: more than one only if it can `group`. Writers are let go after `timeoutMs`, and
+   * then it rejects.
+   */
   take(requests: readonly Request[], group: string, timeoutMs: number): Promise<Taken>;
   /** What is there whether it was recorded or not: a daemon may have died in between. */
-  list(volume: ProviderVolume): Found[];
+  list(volume: ProviderVolume): Found[] | Promise<Found[]>;
+  /** Where what `states` tells must be asked for beforehand: asks. Never rejects. */
+  refresh?(volume: ProviderVolume): Promise<void>;
   /** Asks once, for as many snapshots as then are looked up. */
   states(volume: ProviderVolume): (id: string) => { readonly state: SnapshotState; readonly why: string };
   /** Throws where it cannot be opened. */
