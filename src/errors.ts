@@ -74,6 +74,8 @@ const CODES = {
   STORE_UNUSABLE: EXIT.refused,
   /** No snapshot has that id. */
   SNAPSHOT_UNKNOWN: EXIT.refused,
+  /** It is one of a group, whose members go together. */
+  SNAPSHOT_GROUPED: EXIT.refused,
   /** No consumer of the volume has that name. */
   CONSUMER_UNKNOWN: EXIT.refused,
   /** The snapshot could not be taken, deleted or released. */

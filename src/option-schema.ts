@@ -15,6 +15,7 @@ export interface OptionValues {
   readonly storeLimit?: number;
   readonly stores?: string;
   readonly providers?: readonly string[];
+  readonly lvmSize?: number;
   readonly consistency?: 'application' | 'filesystem' | 'quiet' | 'crash';
   readonly quiet?: number;
   readonly quietDeadline?: number;

@@ -11,6 +11,7 @@
  */
 import { join } from 'node:path';
 import { checkRequest, type VolumeDefaults } from './cow/definition.js';
+import type { SnapshotPolicy } from './cow/policy.js';
 import type { MomentRequest } from './cow/quiesce.js';
 import { readState, writeState } from './cow/state-file.js';
 import { AsofError } from './errors.js';
@@ -175,9 +176,13 @@ export class Options {
     };
   }
 
-  /** undefined: all of them, in their own order. */
-  get providers(): readonly string[] | undefined {
-    return this.#current().providers;
+  /** What takes the snapshots of volumes and groups that have nothing of their own. */
+  policy(): SnapshotPolicy {
+    const { providers, lvmSize } = this.#current();
+    return {
+      ...(providers === undefined ? {} : { providers }),
+      ...(lvmSize === undefined ? {} : { lvmSize }),
+    };
   }
 
   /** With what it does not say itself. A request with a command of its own has none of the options'. */

@@ -15,6 +15,7 @@ import { CONSISTENCIES } from './cow/consistency.js';
 import type { MarkerInfo } from './cow/consumer.js';
 import type { DeclaredVolume, VolumeRequest } from './cow/definition.js';
 import type { Tracking } from './cow/past.js';
+import { NO_POLICIES, type SnapshotPolicies, type SnapshotPolicy } from './cow/policy.js';
 import { PROVIDERS } from './cow/providers.js';
 import { MOMENT_DEFAULTS, type MomentRequest } from './cow/quiesce.js';
 import type { RunInfo, Schedule, ScheduleInfo } from './cow/schedule.js';
@@ -45,10 +46,14 @@ export type {
   ScheduleInfo,
   ShownSnapshot,
   SnapshotInfo,
+  SnapshotPolicy,
   VolumeActivity,
   VolumeRequest,
 };
 export { CONSISTENCIES, MOMENT_DEFAULTS };
+
+/** What the configuration says of single volumes and groups. */
+export type OwnPolicies = Omit<SnapshotPolicies, 'defaults'>;
 
 export interface LiveOptions {
   /** The state directory. */
@@ -63,6 +68,8 @@ export interface LiveOptions {
   readonly declared?: readonly DeclaredVolume[];
   /** Names for several volumes. */
   readonly groups?: ReadonlyMap<string, readonly string[]>;
+  /** Which providers take the snapshots of what; of what is not named, the options say it. */
+  readonly policies?: OwnPolicies;
   readonly schedules?: readonly Schedule[];
   readonly log: Logger;
 }
@@ -180,6 +187,9 @@ export class LiveVolumes {
           return preferred.volumeDefaults();
         },
         groups: options.groups,
+        get policies() {
+          return { ...NO_POLICIES, ...options.policies, defaults: preferred.policy() };
+        },
         changed: async () => {
           // The volumes go on without their names.
           await mounted?.update(treeOf(all)).catch(fails);
@@ -328,7 +338,7 @@ export class LiveVolumes {
     providers: readonly string[] | undefined,
     request: MomentRequest,
   ): Promise<SnapshotInfo[]> {
-    return this.volumes.snapshot(names, providers ?? this.options.providers, this.options.moment(request));
+    return this.volumes.snapshot(names, providers, this.options.moment(request));
   }
 
   /** Throws SNAPSHOT_UNKNOWN, CONSUMER_UNKNOWN, VOLUME_UNKNOWN or VOLUME_NOT_OPEN. */
@@ -381,7 +391,7 @@ export function treeOf(volumes: Volumes): Tree {
   const folders = volumes
     .list()
     .filter(volume => volume.state !== 'unknown')
-    .map(folderOf);
+    .map(volume => folderOf(volume, volumes));
   const modified = newest(folders);
   return {
     kind: 'directory',
@@ -391,10 +401,10 @@ export function treeOf(volumes: Volumes): Tree {
   };
 }
 
-function folderOf(volume: Volume): Directory {
+function folderOf(volume: Volume, volumes: Volumes): Directory {
   const added = new Date(volume.definition.added);
   const snapshots = volume.state === 'open' ? volume.snapshots() : [];
-  const moments = snapshots.map(snapshot => momentFolder(volume, snapshot));
+  const moments = snapshots.map(snapshot => momentFolder(volume, volumes, snapshot));
   const entries: Entry[] = [
     { kind: 'text', name: 'info.json', modified: added, text: () => json(infoOf(volume)) },
     ...moments,
@@ -422,10 +432,10 @@ function folderOf(volume: Volume): Directory {
   };
 }
 
-function momentFolder(volume: Volume, snapshot: SnapshotInfo): Directory {
+function momentFolder(volume: Volume, volumes: Volumes, snapshot: SnapshotInfo): Directory {
   const modified = new Date(snapshot.time);
   const { id, moment } = snapshot;
-  const told = () => volume.snapshots().find(one => one.id === id) ?? snapshot;
+  const told = () => volumes.snapshots(volume.name).find(one => one.id === id) ?? snapshot;
   const entries: Entry[] = [{ kind: 'text', name: 'info.json', modified, text: () => json(told()) }];
   try {
     entries.unshift({ kind: 'disk', name: 'disk', modified, disk: volume.disk(id) });

@@ -11,7 +11,14 @@ import type { LogLevel } from '../log.js';
 import { CONFIG_SCHEMA, mustBe, OPTIONS, type OptionValues, validator } from '../option-schema.js';
 import { type Configured, checkTogether } from '../options.js';
 import { scheduleOf, timingFor, type WrittenSchedule } from '../schedules.js';
-import type { DeclaredVolume, DriverName, Schedule, VolumeRequest } from '../volumes.js';
+import type {
+  DeclaredVolume,
+  DriverName,
+  OwnPolicies,
+  Schedule,
+  SnapshotPolicy,
+  VolumeRequest,
+} from '../volumes.js';
 import { parseSize } from './size.js';
 
 export interface Config {
@@ -23,6 +30,7 @@ export interface Config {
   readonly defaults: Configured;
   readonly volumes: readonly DeclaredVolume[];
   readonly groups: ReadonlyMap<string, readonly string[]>;
+  readonly policies: OwnPolicies;
   readonly schedules: readonly Schedule[];
 }
 
@@ -32,13 +40,25 @@ interface Written extends Pick<Config, 'state' | 'mount' | 'allowOther' | 'drive
   readonly volumes?: Readonly<
     Record<string, WrittenOptions & { readonly origin: string; readonly store?: string }>
   >;
-  readonly groups?: Readonly<Record<string, readonly string[]>>;
+  readonly groups?: Readonly<Record<string, readonly string[] | WrittenGroup>>;
   readonly schedules?: Readonly<Record<string, WrittenSchedule>>;
 }
 
 type WrittenDefaults = Readonly<Record<string, OptionValues[keyof OptionValues]>>;
 
-interface WrittenOptions extends Pick<OptionValues, 'durability' | 'onCowError' | 'cowTimeout'> {
+interface WrittenGroup {
+  readonly volumes: readonly string[];
+  readonly providers?: readonly string[];
+}
+
+interface WrittenPolicy {
+  readonly providers?: readonly string[];
+  readonly lvmSize?: number | string;
+}
+
+interface WrittenOptions
+  extends Pick<OptionValues, 'durability' | 'onCowError' | 'cowTimeout'>,
+    WrittenPolicy {
   readonly chunk?: number | string;
   readonly storeLimit?: number | string;
 }
@@ -92,7 +112,20 @@ class ConfigFile {
           ...this.#options(options, ['volumes', name]),
         },
       })),
-      groups: new Map(Object.entries(groups)),
+      groups: new Map(
+        Object.entries(groups).map(([name, group]) => [name, 'volumes' in group ? group.volumes : group]),
+      ),
+      policies: {
+        volumes: new Map(
+          Object.entries(volumes).map(([name, one]) => [name, this.#policy(one, ['volumes', name])]),
+        ),
+        groups: new Map(
+          Object.entries(groups).map(([name, group]) => [
+            name,
+            'volumes' in group ? this.#policy(group, []) : {},
+          ]),
+        ),
+      },
       schedules: Object.entries(schedules).map(([name, one]) => this.#schedule(name, one, groups)),
     };
   }
@@ -133,6 +166,14 @@ class ConfigFile {
     }
   }
 
+  /** What snapshots of it are taken with: unlike the options, of volumes that are there already too. */
+  #policy({ providers, lvmSize }: WrittenPolicy, path: readonly string[]): SnapshotPolicy {
+    return {
+      ...(providers === undefined ? {} : { providers }),
+      ...(lvmSize === undefined ? {} : { lvmSize: this.#size(lvmSize, path, 'lvmSize') }),
+    };
+  }
+
   #size(value: number | string, path: readonly string[], name: string): number {
     try {
       return parseSize(String(value), name);
@@ -142,7 +183,7 @@ class ConfigFile {
   }
 
   #options(
-    { chunk, storeLimit, cowTimeout, ...rest }: WrittenOptions,
+    { chunk, storeLimit, cowTimeout, providers: _, lvmSize: __, ...rest }: WrittenOptions,
     path: readonly string[],
   ): Omit<VolumeRequest, 'name' | 'origin' | 'store'> {
     return {

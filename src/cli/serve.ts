@@ -56,6 +56,7 @@ ${examples(['asof serve --state /var/lib/asof --mount /srv/asof', 'asof serve --
           declared: config.volumes,
           groups: config.groups,
           schedules: config.schedules,
+          policies: config.policies,
         }),
         log: createLog(levelOf(settings.logLevel)),
       };

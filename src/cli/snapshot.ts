@@ -1,6 +1,6 @@
 /** `asof snapshot`: moments of volumes. */
 import { resolve } from 'node:path';
-import { type Command, Option } from 'commander';
+import type { Command } from 'commander';
 import { AsofError, EXIT } from '../errors.js';
 import type { ShownSnapshot, SnapshotInfo, SnapshotOverlay } from '../volumes.js';
 import { Client } from './client.js';
@@ -34,32 +34,40 @@ function defineCreate(parent: Command): void {
       '<VOLUME...>',
       'the volumes, all of them at the same moment; @NAME is a group of the configuration',
     )
-    .addOption(
-      new Option(
-        '--provider <NAME>',
-        'what takes it (cow unless given; reflink: a clone, on XFS and btrfs)',
-      ).choices(['cow', 'reflink']),
+    .option(
+      '--provider <NAME,…>',
+      'what takes it, in the order in which they are tried: cow, reflink, lvm, btrfs, none (what the configuration says, else cow,reflink, unless given); repeatable',
+      (text: string, before: readonly string[] = []) => [...before, ...providersOf(text)],
     )
     .addHelpText(
       'after',
       `\nWhat is not given is as asof options show says.\n${examples([
         'asof snapshot create mail db',
         'asof snapshot create @db',
+        'asof snapshot create mail --provider lvm,cow',
         'asof snapshot create db --writer postgresql:host=/run/postgresql,user=postgres',
         'asof snapshot create mail --quiet 5 --quiet-missed crash',
       ])}`,
     )
-    .action(async (volumes: string[], flags: StateFlags & MomentFlags & { readonly provider?: string }) => {
-      const { provider } = flags;
-      const body = { volumes, ...(provider === undefined ? {} : { provider }), ...momentBody(flags) };
-      const made = await new Client(flags).ask<SnapshotInfo[]>('POST', '/snapshots', body);
-      if (flags.json) await writeJson(made);
-      else await write(table(made));
-      const marks = new Set(made.flatMap(one => one.marks ?? []));
-      for (const mark of marks) process.stderr.write(`asof: ${printable(mark)}\n`);
-      // It is there, and yet its job is not as it should be.
-      if (marks.size > 0) process.exitCode = EXIT.defects;
-    });
+    .action(
+      async (
+        volumes: string[],
+        flags: StateFlags & MomentFlags & { readonly provider?: readonly string[] },
+      ) => {
+        const { provider: providers } = flags;
+        const body = { volumes, ...(providers === undefined ? {} : { providers }), ...momentBody(flags) };
+        const made = await new Client(flags).ask<SnapshotInfo[]>('POST', '/snapshots', body);
+        if (flags.json) await writeJson(made);
+        else await write(table(made));
+        const marks = new Set(made.flatMap(one => one.marks ?? []));
+        for (const { id, why } of made.filter(({ state }) => state === 'none')) {
+          process.stderr.write(`asof: ${id}: ${printable(why)}\n`);
+        }
+        for (const mark of marks) process.stderr.write(`asof: ${printable(mark)}\n`);
+        // It is there, and yet its job is not as it should be.
+        if (marks.size > 0) process.exitCode = EXIT.defects;
+      },
+    );
 }
 
 function defineList(parent: Command): void {
@@ -83,12 +91,27 @@ function table(snapshots: readonly SnapshotInfo[]): string {
     one.provider,
     one.consistency,
     humanNanoseconds(one.holdNs),
-    one.why ? `${one.state}: ${one.why}` : one.state,
+    stateOf(one),
   ]);
   return columns(
     ['ID', 'VOLUME', 'MOMENT', 'PROVIDER', 'CONSISTENCY', 'HELD', 'STATE'],
     ['<', '<', '<', '<', '<', '>', '<'],
     rows,
+  );
+}
+
+function stateOf(one: SnapshotInfo): string {
+  const state = one.why ? `${one.state}: ${one.why}` : one.state;
+  return one.groupWhy ? `${state}; its group is incomplete: ${one.groupWhy}` : state;
+}
+
+function providersOf(text: string): string[] {
+  const names = text.split(',').map(name => name.trim());
+  if (names.every(name => name !== '')) return names;
+  throw new AsofError(
+    'USAGE',
+    `--provider ${JSON.stringify(text)} has an empty name`,
+    '--provider cow,reflink',
   );
 }
 
@@ -120,6 +143,7 @@ function forPeople(one: ShownSnapshot): string {
     ['held', `${humanNanoseconds(one.holdNs)}, of it the switch ${humanNanoseconds(one.switchNs)}`],
     ...(one.overlay ? [['overlay', one.overlay.file ?? 'thrown away at the end'] as [string, string]] : []),
     ['state', one.why ? `${one.state}: ${one.why}` : one.state],
+    ...(one.groupWhy ? [['group is', `incomplete: ${one.groupWhy}`] as [string, string]] : []),
   ];
   const told = lines.map(([name, value]) => `${name.padEnd(13)}${printable(value)}\n`).join('');
   return one.record ? `${told}${describeMoment(one.record)}` : told;

@@ -10,8 +10,11 @@ import type { Step, Transition } from './timeline.js';
 export const CONSISTENCIES = ['crash', 'quiet', 'filesystem', 'application'] as const;
 export type Consistency = (typeof CONSISTENCIES)[number];
 
-export function atLeast(one: Consistency, least: Consistency): boolean {
-  return CONSISTENCIES.indexOf(one) >= CONSISTENCIES.indexOf(least);
+/** What is recorded: `none` where nothing was preserved, so that there is nothing to be consistent. */
+export type Worth = Consistency | 'none';
+
+export function atLeast(one: Worth, least: Consistency): boolean {
+  return one !== 'none' && CONSISTENCIES.indexOf(one) >= CONSISTENCIES.indexOf(least);
 }
 
 export interface FileSystemRecord {
@@ -29,7 +32,7 @@ export interface MomentRecord {
   readonly job: string;
   /** The least that was acceptable. */
   readonly asked: Consistency;
-  readonly consistency: Consistency;
+  readonly consistency: Worth;
   /** Why it is not more. */
   readonly why: string;
   readonly transitions: readonly Transition[];

@@ -1,11 +1,20 @@
 /** The provider `cow`: our own layer. It needs the origin and the store, takes groups, and tracks to the chunk. */
 import { errnoOf } from '../errors.js';
 import { loadAddon } from '../native.js';
+import { DRAIN_MS } from './hold.js';
 import type { SnapshotProvider } from './provider.js';
 
 export const cow: SnapshotProvider = {
   name: 'cow',
-  can: { group: true, freeze: false, persistent: true, tracked: true, independent: false, release: true },
+  can: {
+    group: true,
+    freeze: false,
+    persistent: true,
+    tracked: true,
+    independent: false,
+    release: true,
+    preserves: true,
+  },
 
   async unavailable() {
     return undefined;
@@ -13,7 +22,7 @@ export const cow: SnapshotProvider = {
 
   take(requests, group, timeoutMs) {
     const volumes = requests.map(({ volume, id }) => ({ volume: volume.native, id }));
-    return loadAddon().CowVolume.snapshot(volumes, group, timeoutMs);
+    return loadAddon().CowVolume.snapshot(volumes, group, Math.min(DRAIN_MS, timeoutMs));
   },
 
   list(volume) {

@@ -22,12 +22,9 @@ import {
   unlinkSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { Disk } from '../block/disk.js';
-import { ImageFile } from '../block/file.js';
-import { rawLayer } from '../block/raw-file.js';
-import { stack } from '../block/stack.js';
 import { errnoOf } from '../errors.js';
-import { Engine, loadAddon } from '../native.js';
+import { loadAddon } from '../native.js';
+import { openFileDisk } from './file-disk.js';
 import type { ProviderVolume, SnapshotProvider } from './provider.js';
 import { syncFolder } from './state-file.js';
 
@@ -36,7 +33,15 @@ const TRIED = new WeakMap<ProviderVolume['origin'], string>();
 
 export const reflink: SnapshotProvider = {
   name: 'reflink',
-  can: { group: false, freeze: false, persistent: true, tracked: false, independent: true, release: false },
+  can: {
+    group: false,
+    freeze: false,
+    persistent: true,
+    tracked: false,
+    independent: true,
+    release: false,
+    preserves: true,
+  },
 
   async unavailable(volume) {
     const { origin } = volume;
@@ -102,20 +107,7 @@ export const reflink: SnapshotProvider = {
   },
 
   open(volume, { id }) {
-    const file = ImageFile.open(join(folderOf(volume), id));
-    // An engine of its own: it keeps a file open for as long as it lives. Plain extents need no cache and no threads.
-    const engine = new Engine({ cacheBytes: 0, mapBytes: 2 ** 20, threads: 1 });
-    const disk = new Disk(engine, stack([rawLayer(file)], volume.definition.sectorSize));
-    return {
-      size: disk.size,
-      sectorSize: volume.definition.sectorSize,
-      native: disk.native,
-      close() {
-        disk.close();
-        engine.close();
-        file.close();
-      },
-    };
+    return openFileDisk(join(folderOf(volume), id), volume.definition);
   },
 
   async delete(volume, { id }) {

@@ -1,10 +1,17 @@
-/** The providers, in the order in which one is chosen where nobody says which. A new one is one file and one line here. */
+/** The providers. A new one is one file and one line here. */
 import { AsofError } from '../errors.js';
+import type { Consistency } from './consistency.js';
 import type { ProviderVolume, SnapshotProvider } from './provider.js';
+import { btrfs } from './provider-btrfs.js';
 import { cow } from './provider-cow.js';
+import { lvm } from './provider-lvm.js';
+import { none } from './provider-none.js';
 import { reflink } from './provider-reflink.js';
 
-export const PROVIDERS: readonly SnapshotProvider[] = [cow, reflink];
+export const PROVIDERS: readonly SnapshotProvider[] = [cow, reflink, lvm, btrfs, none];
+
+/** The order where nobody says one. The others take space that is not asof's, or preserve nothing: they want to be named. */
+export const USUAL: readonly string[] = [cow.name, reflink.name];
 
 /** Throws USAGE. */
 export function providerNamed(name: string): SnapshotProvider {
@@ -20,17 +27,25 @@ export interface Refusal {
 }
 
 /**
- * Of the named providers, or of all, those that can take all of `volumes` as one moment, in the order in which they are
- * tried; and why the others cannot. Throws PROVIDER_UNAVAILABLE where there is none.
+ * Of the named providers those that can take all of `volumes` as one moment, in the order in which they are tried; and why the
+ * others cannot. `least` is what was asked for in words. Throws USAGE, and PROVIDER_UNAVAILABLE where there is none.
  */
 export async function providersFor(
   volumes: readonly ProviderVolume[],
-  names: readonly string[] | undefined,
+  names: readonly string[] = USUAL,
+  least?: Consistency,
 ): Promise<{ readonly usable: readonly SnapshotProvider[]; readonly refused: readonly Refusal[] }> {
   const usable: SnapshotProvider[] = [];
   const refused: Refusal[] = [];
-  for (const provider of names === undefined ? PROVIDERS : names.map(providerNamed)) {
-    const why = await refusal(provider, volumes);
+  if (names.length === 0 || new Set(names).size !== names.length) {
+    throw new AsofError(
+      'USAGE',
+      'an order of providers has one or more of them, each once',
+      '--provider cow,reflink',
+    );
+  }
+  for (const provider of names.map(providerNamed)) {
+    const why = await refusal(provider, volumes, least);
     if (why === undefined) usable.push(provider);
     else refused.push({ name: provider.name, why });
   }
@@ -46,7 +61,9 @@ export async function providersFor(
 async function refusal(
   provider: SnapshotProvider,
   volumes: readonly ProviderVolume[],
+  least: Consistency | undefined,
 ): Promise<string | undefined> {
+  if (!provider.can.preserves && least !== undefined) return `it preserves nothing that could be ${least}`;
   if (volumes.length > 1 && !provider.can.group) return 'it cannot take several volumes as one moment';
   for (const volume of volumes) {
     const why = await provider.unavailable(volume);

@@ -70,6 +70,7 @@ export interface QuiescePlan {
   /** Where the daemon writes beside its open files. */
   readonly folders: readonly string[];
   readonly takers: readonly Taker<Taken>[];
+  readonly refused?: readonly { readonly name: string; readonly why: string }[] | undefined;
   readonly request: MomentRequest;
   readonly exclusively: <R>(work: () => Promise<R>) => Promise<R>;
   readonly stopping?: AbortSignal | undefined;
@@ -206,6 +207,7 @@ export async function quiesce(plan: QuiescePlan): Promise<Quiesced> {
           return { ...taken, writes: switched(taken) };
         },
       })),
+      refused: plan.refused,
       prepareMs: request.prepareMs ?? MOMENT_DEFAULTS.prepareMs,
       holdMs,
       wait,

@@ -1,5 +1,5 @@
 /** What stands in volume.json and state.json (docs/formats.md), and how it changes. */
-import type { Consistency } from './consistency.js';
+import type { Worth } from './consistency.js';
 import type { Marker } from './consumer.js';
 import type { VolumeDefinition } from './definition.js';
 import type { Constants, Identity } from './identity.js';
@@ -95,7 +95,7 @@ export function recordOf(
   { id, group, groupSize, epoch }: Pick<SnapshotRecord, 'id' | 'group' | 'groupSize' | 'epoch'>,
   { time, holdNs, switchNs }: Pick<Taken, 'time' | 'holdNs' | 'switchNs'>,
   moment: string,
-  consistency: Consistency = 'crash',
+  consistency: Worth = 'crash',
   marks: readonly string[] = [],
 ): SnapshotRecord {
   const state = 'live';

@@ -98,6 +98,8 @@ export interface Plan<T> {
   readonly fileSystems: readonly Holder[];
   /** In the order in which they are tried. */
   readonly takers: readonly Taker<T>[];
+  /** Providers of the order that cannot take it at all, for the list of causes. */
+  readonly refused?: readonly { readonly name: string; readonly why: string }[] | undefined;
   /** Milliseconds: for all writers to be prepared; from the first hold to the last release. */
   readonly prepareMs: number;
   readonly holdMs: number;
@@ -277,7 +279,9 @@ class Run<T> {
         else this.#owed = taker;
       }
     }
-    const causes = this.#tried.map(({ name, why }) => `${name}: ${why}`).join('; ');
+    const causes = [...(this.#plan.refused ?? []), ...this.#tried]
+      .map(({ name, why }) => `${name}: ${why}`)
+      .join('; ');
     throw new AsofError(
       'SNAPSHOT_FAILED',
       `no provider took the snapshot; ${causes}`,

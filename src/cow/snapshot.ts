@@ -2,14 +2,15 @@
  * A snapshot: a moment of one volume. What is recorded of it, and what is told of it.
  *
  * States: live → broken (a copy failed: the provider says so, for good) · unknown (somebody else wrote to the origin, or
- * what was recorded is lost) → deleted. Deleted ones leave their epoch behind, so that what changed since can be told.
+ * what was recorded is lost) → deleted. Deleted ones leave their epoch behind, so that what changed since can be told. `none`
+ * is what the provider of that name leaves: a moment of which nothing was preserved.
  */
 import type { OverlayInfo } from '../block/overlay.js';
 import { AsofError } from '../errors.js';
 import { momentOf } from '../moment.js';
-import type { Consistency } from './consistency.js';
+import type { Worth } from './consistency.js';
 
-export type SnapshotState = 'live' | 'broken' | 'unknown';
+export type SnapshotState = 'live' | 'broken' | 'unknown' | 'none';
 
 /** Of state.json. */
 export interface SnapshotRecord {
@@ -24,7 +25,7 @@ export interface SnapshotRecord {
   /** The name of its folder: unique within the volume. */
   readonly moment: string;
   /** What it was, not what was hoped for. */
-  readonly consistency: Consistency;
+  readonly consistency: Worth;
   /** Nanoseconds for which writers were held, and of them the switch alone. */
   readonly holdNs: number;
   readonly switchNs: number;
@@ -62,6 +63,8 @@ export interface SnapshotInfo extends Omit<SnapshotRecord, 'lost'> {
   /** Bytes. */
   readonly size: number;
   readonly sectorSize: number;
+  /** Why its group is not whole any more: members that are broken or gone; '' where it is. */
+  readonly groupWhy: string;
   /** Its writable view; null where it has none. */
   readonly overlay: OverlayInfo | null;
 }

@@ -8,16 +8,14 @@ import { errnoOf } from '../errors.js';
 import type { Logger } from '../log.js';
 import type { Clock } from './clock.js';
 import type { CommandRun } from './commands.js';
+import { DRAIN_MS } from './hold.js';
 import { runJob } from './job.js';
 import type { ProviderVolume, SnapshotProvider, Taken } from './provider.js';
-import { PROVIDERS, providersFor, type Refusal } from './providers.js';
+import { providersFor, type Refusal } from './providers.js';
 import { checkMoment, type MomentRequest, type QuiesceRecord, quiesce, refuseEarly } from './quiesce.js';
 import type { Taker } from './sequence.js';
 import type { SnapshotInfo } from './snapshot.js';
 import type { Volume } from './volume.js';
-
-/** Milliseconds that writes under way may take to end before a snapshot is given up. */
-const HOLD_MS = 10_000;
 
 /** What a job needs of whom it works for. */
 export interface TakingContext {
@@ -48,21 +46,25 @@ interface Unpublished {
   readonly records: readonly QuiesceRecord[];
 }
 
-/** Throws what Volumes.snapshot throws. */
+/** `orderOf`: the providers for one moment of volumes of these names, as they are tried. Throws what Volumes.snapshot throws. */
 export async function takeSnapshots(
   volumes: readonly Volume[],
-  providers: readonly string[] | undefined,
+  orderOf: (names: readonly string[]) => readonly string[],
   request: MomentRequest,
   context: TakingContext,
 ): Promise<SnapshotInfo[]> {
   const { clock } = context;
   checkMoment(request);
   const sets = request.separately ? volumes.map(volume => [volume]) : [volumes];
+  const orders = new Map<Volume, readonly string[]>();
   for (const set of sets) {
+    const order = orderOf(set.map(({ name }) => name));
     await providersFor(
       set.map(volume => volume.opened()),
-      providers,
+      order,
+      request.consistency,
     );
+    orders.set(set[0]!, order);
   }
   if (request.freeze ?? true) {
     await refuseEarly(
@@ -78,14 +80,10 @@ export async function takeSnapshots(
     uid: request.job,
     commands: request.commands ?? {},
     sets: sets.map(set => set.map(({ name, definition: { id } }) => ({ name, id }))),
-    take: (set, uid) =>
-      moment(
-        set.map(({ id }) => named.get(id)!),
-        providers,
-        request,
-        uid,
-        context,
-      ),
+    take: (set, uid) => {
+      const members = set.map(({ id }) => named.get(id)!);
+      return moment(members, orders.get(members[0]!)!, request, uid, context);
+    },
     publish: (taken, commands) =>
       context.exclusively(async () => {
         const made = taken.map(one => publish(one, commands, context.log));
@@ -114,13 +112,13 @@ export async function takeSnapshots(
 
 async function moment(
   volumes: readonly Volume[],
-  providers: readonly string[] | undefined,
+  order: readonly string[],
   request: MomentRequest,
   uid: string,
   context: TakingContext,
 ): Promise<Unpublished> {
   const opened = volumes.map(volume => volume.opened());
-  const { usable, refused } = await providersFor(opened, providers);
+  const { usable, refused } = await providersFor(opened, order, request.consistency);
   const takers = usable.map(provider => takerOf(provider, opened));
   const live = await Promise.all(volumes.map(volume => liveOf(volume, context.mountPoint)));
   const { taken, taker, records } = await quiesce({
@@ -130,17 +128,23 @@ async function moment(
     subjects: opened.map((volume, i) => ({ volume, live: live[i] })),
     folders: context.folders,
     takers,
+    refused,
     request,
     exclusively: work => context.exclusively(work),
     stopping: context.stopping,
   });
+  const own = takers.find(one => one === taker)!;
+  const { provider } = own;
+  const nothing = { consistency: 'none' as const, why: `${provider.name} preserves nothing` };
   return {
     volumes,
     taken,
-    taker: takers.find(one => one === taker)!,
+    taker: own,
     records: records.map(record => ({
       ...record,
-      providers: triedOf(refused, record.providers, providers),
+      ...(provider.can.preserves ? {} : nothing),
+      providers: triedOf(refused, record.providers, order),
+      warnings: [...record.warnings, ...notGranted(provider, request, volumes.length)],
     })),
   };
 }
@@ -189,11 +193,22 @@ async function liveOf(volume: Volume, mountPoint: string | undefined): Promise<s
 function triedOf(
   refused: readonly Refusal[],
   tried: readonly Refusal[],
-  names: readonly string[] | undefined,
+  order: readonly string[],
 ): Refusal[] {
-  const order = names ?? PROVIDERS.map(({ name }) => name);
   const all = [...refused, ...tried].sort((a, b) => order.indexOf(a.name) - order.indexOf(b.name));
   return all.slice(0, all.findIndex(({ why }) => why === '') + 1);
+}
+
+/** What was wished of the moment, and is not so with the provider that took it. */
+function notGranted(provider: SnapshotProvider, request: MomentRequest, volumes: number): string[] {
+  const { name, can } = provider;
+  if (can.preserves) return [];
+  const told = [...(request.writers ?? [])].map(({ kind }) => kind);
+  return [
+    `${name}: nothing was preserved; what is read of the live volume later is of no one moment`,
+    ...(told.length > 0 ? [`${name}: ${told.join(', ')} held still for nothing that is kept`] : []),
+    ...(volumes > 1 ? [`${name}: the ${volumes} volumes have no moment in common`] : []),
+  ];
 }
 
 function takerOf(provider: SnapshotProvider, volumes: readonly ProviderVolume[]): VolumesTaker {
@@ -205,12 +220,13 @@ function takerOf(provider: SnapshotProvider, volumes: readonly ProviderVolume[])
     group,
     ids: requests.map(({ id }) => id),
     async take(timeoutMs) {
-      const ms = Math.floor(Math.min(HOLD_MS, timeoutMs));
+      const ms = Math.floor(timeoutMs);
       try {
         return await provider.take(requests, group, ms);
       } catch (error) {
         if (errnoOf(error) !== 'ETIMEDOUT') throw error;
-        throw new Error(`writes under way did not end within ${ms / 1000} seconds`, { cause: error });
+        const seconds = Math.min(DRAIN_MS, ms) / 1000;
+        throw new Error(`writes under way did not end within ${seconds} seconds`, { cause: error });
       }
     },
     async undo() {

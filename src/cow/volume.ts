@@ -90,6 +90,7 @@ export class Volume {
   readonly #moments: Moments;
   readonly #events: CowEvent[] = [];
   readonly #watcher: Watcher;
+  #lvmSize: number | undefined;
 
   private constructor(folder: string, definition: VolumeDefinition, state: VolumeState, watcher: Watcher) {
     this.folder = folder;
@@ -255,7 +256,7 @@ export class Volume {
     });
     this.#found = found;
     const live = { size, sectorSize, native: native.live() };
-    this.#opened = { definition, folder, origin, native, live, descriptors };
+    this.#opened = { definition, folder, origin, native, live, descriptors, lvmSize: this.#lvmSize };
     return found;
   }
 
@@ -269,7 +270,7 @@ export class Volume {
       return lost ? { ...record, state: 'unknown' as const, why: distrust } : record;
     });
     for (const provider of PROVIDERS) {
-      for (const found of provider.list(opened)) {
+      for (const found of await provider.list(opened)) {
         if (deleted.some(one => one.id === found.id)) {
           await provider.delete(opened, found);
         } else if (!snapshots.some(one => one.id === found.id)) {
@@ -411,8 +412,23 @@ export class Volume {
       const told = record.state === 'live' ? (state?.(record) ?? shut) : record;
       const at = new Date(record.time).toISOString();
       const overlay = this.#overlays.get(record.id)?.info() ?? null;
-      return { ...record, state: told.state, why: told.why, volume, volumeId, at, size, sectorSize, overlay };
+      const { state: is, why } = told;
+      return { ...record, state: is, why, volume, volumeId, at, size, sectorSize, groupWhy: '', overlay };
     });
+  }
+
+  /** Lets providers that must be asked look at the snapshots of theirs. Never rejects. */
+  async refresh(): Promise<void> {
+    const opened = this.#opened;
+    if (!opened) return;
+    const names = new Set(this.#stored.snapshots.map(({ provider }) => provider));
+    for (const name of names) await providerNamed(name).refresh?.(opened);
+  }
+
+  /** What a thick snapshot of lvm2 takes, in bytes; from now on. */
+  set lvmSize(bytes: number | undefined) {
+    this.#lvmSize = bytes;
+    if (this.#opened) this.#opened = { ...this.#opened, lvmSize: bytes };
   }
 
   /** The disk of a snapshot: one object, however often it is asked for. Throws VOLUME_NOT_OPEN. */
@@ -459,7 +475,8 @@ export class Volume {
         try {
           await providerNamed(record.provider).delete(opened, record);
         } catch (error) {
-          const message = `the snapshot ${id} is deleted, but its space is not free yet: ${errnoOf(error)}`;
+          const why = errnoOf(error) || messageOf(error);
+          const message = `the snapshot ${id} is deleted, but its space is not free yet: ${why}`;
           throw new AsofError('SNAPSHOT_FAILED', message, '', { cause: error });
         }
       },

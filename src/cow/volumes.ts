@@ -21,6 +21,8 @@ import {
   type VolumeDefaults,
   type VolumeRequest,
 } from './definition.js';
+import { lvmSizeOf, NO_POLICIES, orderOf, type SnapshotPolicies } from './policy.js';
+import { USUAL } from './providers.js';
 import type { MomentRequest } from './quiesce.js';
 import { findSnapshots, type SnapshotInfo } from './snapshot.js';
 import type { StateFolder } from './state-folder.js';
@@ -30,6 +32,9 @@ import { Volume, type Watcher } from './volume.js';
 /** Milliseconds for which a file may count as open after its last close, and between two looks. */
 const RELEASE_MS = 2000;
 const RELEASE_STEP_MS = 20;
+
+/** Samples of the activity between two looks at what providers must be asked for. */
+const LOOK_SAMPLES = 30;
 
 export interface VolumeActivity {
   readonly counters: CowActivity;
@@ -51,6 +56,8 @@ export interface VolumesOptions extends Watcher {
   readonly defaults?: VolumeDefaults | undefined;
   /** Names for several volumes. */
   readonly groups?: ReadonlyMap<string, readonly string[]> | undefined;
+  /** Which providers take the snapshots of what. */
+  readonly policies?: SnapshotPolicies | undefined;
   /** After each change of what a mount shows; awaited, so that a name is gone before what it stood for. */
   readonly changed?: (() => Promise<void>) | undefined;
   readonly clock?: Clock | undefined;
@@ -68,6 +75,7 @@ export class Volumes {
   readonly #stopping = new AbortController();
   #queue: Promise<unknown> = Promise.resolve();
   #closed = false;
+  #samples = 0;
 
   private constructor(options: VolumesOptions) {
     this.#options = options;
@@ -85,6 +93,10 @@ export class Volumes {
     }
     await volumes.#settleGroups();
     return volumes;
+  }
+
+  get #policies(): SnapshotPolicies {
+    return this.#options.policies ?? NO_POLICIES;
   }
 
   /** A group is recorded, member by member, once it was taken whole; or all its members are there all the same. */
@@ -223,7 +235,19 @@ export class Volumes {
   /** Every snapshot, oldest first; of one volume where it is named. */
   snapshots(name?: string): SnapshotInfo[] {
     const volumes = name === undefined ? this.list() : [this.get(name)];
-    return volumes.flatMap(volume => volume.snapshots()).sort((a, b) => a.time - b.time);
+    const wanted = volumes.flatMap(volume => volume.snapshots());
+    const shared = wanted.some(({ groupSize }) => groupSize > 1);
+    // Members are on other volumes.
+    const all = !shared || name === undefined ? wanted : this.list().flatMap(volume => volume.snapshots());
+    const members = (group: string) => all.filter(one => one.group === group);
+    return wanted
+      .map(one => (one.groupSize > 1 ? { ...one, groupWhy: groupTrouble(one, members(one.group)) } : one))
+      .sort((a, b) => a.time - b.time);
+  }
+
+  /** Asks providers that must be asked for what `snapshots` and `show` tell. Never rejects. */
+  async refresh(): Promise<void> {
+    await Promise.all(this.list().map(volume => volume.refresh()));
   }
 
   /** The snapshot of that id, or all of the group. Throws SNAPSHOT_UNKNOWN. */
@@ -265,7 +289,12 @@ export class Volumes {
     if (volumes.length === 0 || new Set(volumes).size !== volumes.length) {
       throw new AsofError('USAGE', 'a snapshot is of one or more volumes, each named once');
     }
-    return takeSnapshots(volumes, providers, request, {
+    const policies = this.#policies;
+    if (this.#options.policies) {
+      for (const volume of volumes) volume.lvmSize = lvmSizeOf(policies, volume.name);
+    }
+    const order = (set: readonly string[]) => providers ?? orderOf(policies, names, set) ?? USUAL;
+    return takeSnapshots(volumes, order, request, {
       log: this.#options.log,
       clock: this.#options.clock ?? SYSTEM_CLOCK,
       mountPoint: this.#options.mountPoint,
@@ -305,6 +334,7 @@ export class Volumes {
   deleteSnapshot(id: string): Promise<SnapshotInfo[]> {
     return this.#next(async () => {
       const meant = this.find(id);
+      refuseMember(id, meant);
       for (const { volumeId, id: one } of meant) {
         this.get(volumeId).opened();
         this.get(volumeId).overlays.refuse(one);
@@ -522,8 +552,32 @@ export class Volumes {
   }
 
   #sample(): void {
+    this.#samples++;
     for (const volume of this.#all.values()) {
-      if (volume.state === 'open') this.#activityOf(volume).add(volume.activity());
+      if (volume.state !== 'open') continue;
+      this.#activityOf(volume).add(volume.activity());
+      if (this.#samples % LOOK_SAMPLES === 0) void volume.refresh();
     }
   }
+}
+
+/** Why a group is not what it was; '' where it is. */
+function groupTrouble({ groupSize: size }: SnapshotInfo, members: readonly SnapshotInfo[]): string {
+  const lost = members
+    .filter(({ state }) => state !== 'live' && state !== 'none')
+    .map(({ volume, state }) => `that of ${volume} is ${state}`);
+  const gone = size - members.length;
+  if (gone > 0) lost.push(`${gone} of ${size} ${gone === 1 ? 'is' : 'are'} gone`);
+  return lost.join(', ');
+}
+
+/** Members of a group go together: the id of one of several is not enough. Throws SNAPSHOT_GROUPED. */
+function refuseMember(asked: string, meant: readonly SnapshotInfo[]): void {
+  const [one, second] = meant;
+  if (!one || second || one.groupSize < 2 || one.group.startsWith(asked.toLowerCase())) return;
+  throw new AsofError(
+    'SNAPSHOT_GROUPED',
+    `the snapshot ${one.id} is one of ${one.groupSize} that are one moment; they go together`,
+    `asof snapshot delete ${one.group} deletes all of them`,
+  );
 }

@@ -125,7 +125,10 @@ export const ROUTES: readonly Route[] = [
     summary: 'every snapshot, oldest first; of one volume with `volume`',
     query: schema.LIST_QUERY,
     answer: schema.SNAPSHOTS,
-    handle: (live, { query }) => live.volumes.snapshots((query as { volume?: string }).volume),
+    async handle(live, { query }) {
+      await live.volumes.refresh();
+      return live.volumes.snapshots((query as { volume?: string }).volume);
+    },
   },
   {
     method: 'POST',
@@ -134,11 +137,13 @@ export const ROUTES: readonly Route[] = [
     body: schema.SNAPSHOT_BODY,
     answer: schema.SNAPSHOTS,
     handle(live, { body }) {
-      const { volumes, provider, ...moment } = body as {
+      const { volumes, provider, providers, ...moment } = body as {
         volumes: string[];
         provider?: string;
+        providers?: string[];
       } & MomentRequest;
-      return live.snapshot(volumes, provider === undefined ? undefined : [provider], moment);
+      const order = providers ?? (provider === undefined ? undefined : [provider]);
+      return live.snapshot(volumes, order, moment);
     },
   },
   {
@@ -147,7 +152,10 @@ export const ROUTES: readonly Route[] = [
     summary: 'the snapshot of that id, or those of the group',
     params: schema.ID_PARAMS,
     answer: schema.SNAPSHOTS,
-    handle: (live, request) => live.volumes.show(idOf(request)),
+    async handle(live, request) {
+      await live.volumes.refresh();
+      return live.volumes.show(idOf(request));
+    },
   },
   {
     method: 'DELETE',

@@ -35,6 +35,7 @@ export const SNAPSHOT_BODY = object(
   {
     volumes: { type: 'array', items: text, minItems: 1, maxItems: 1024 },
     provider: { enum: PROVIDER_NAMES },
+    providers: { type: 'array', items: { enum: PROVIDER_NAMES }, minItems: 1, uniqueItems: true },
     consistency: { enum: CONSISTENCIES },
     quietMs: { type: 'number', minimum: 0, maximum: 86_400_000 },
     quietDeadlineMs: period,

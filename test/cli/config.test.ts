@@ -3,6 +3,7 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { readConfig } from '../../src/cli/config.js';
+import { PROVIDERS } from '../../src/cow/providers.js';
 import { AsofError } from '../../src/errors.js';
 import { scratch } from '../cow/lab.js';
 
@@ -28,6 +29,8 @@ t.test('the example of docs/config.md, whole', t => {
         storeLimit: 50 * 2 ** 30,
         stores: '/srv/asof-stores',
         consistency: 'filesystem',
+        providers: ['cow', 'reflink'],
+        lvmSize: 20 * 2 ** 30,
       },
       where: {
         chunk: `${file}, line 8`,
@@ -37,16 +40,31 @@ t.test('the example of docs/config.md, whole', t => {
         storeLimit: `${file}, line 12`,
         stores: `${file}, line 13`,
         consistency: `${file}, line 14`,
+        providers: `${file}, line 15`,
+        lvmSize: `${file}, line 16`,
       },
     },
     volumes: [
       {
-        where: `${file}, line 17`,
+        where: `${file}, line 19`,
         request: { name: 'data', origin: '/dev/vg/data', storeLimit: 100 * 2 ** 30 },
       },
-      { where: `${file}, line 20`, request: { name: 'wal', origin: '/dev/vg/wal', store: 'memory' } },
+      { where: `${file}, line 23`, request: { name: 'wal', origin: '/dev/vg/wal', store: 'memory' } },
     ],
-    groups: new Map([['db', ['data', 'wal']]]),
+    groups: new Map([
+      ['db', ['data', 'wal']],
+      ['night', ['data', 'wal']],
+    ]),
+    policies: {
+      volumes: new Map<string, object>([
+        ['data', { providers: ['lvm', 'cow'] }],
+        ['wal', {}],
+      ]),
+      groups: new Map<string, object>([
+        ['db', {}],
+        ['night', { providers: ['cow'] }],
+      ]),
+    },
   });
   t.match(schedules, [
     {
@@ -77,6 +95,7 @@ t.test('JSON, an empty file, relative paths', t => {
         defaults: { values: {}, where: {} },
         volumes: [],
         groups: new Map(),
+        policies: { volumes: new Map(), groups: new Map() },
         schedules: [],
       },
       text,
@@ -103,6 +122,11 @@ const wrong: readonly [text: string, line: number, message: RegExp][] = [
   ['volumes:\n  a: {origin: /a}\n  "../b": {origin: /b}\n', 3, /the name "..\/b" is not allowed in volumes/],
   ['volumes:\n  a:\n', 2, /volumes.a is null; it must be object/],
   ['groups:\n  a: []\n', 2, /groups.a is \[\]/],
+  ['groups:\n  a:\n    providers: [cow]\n', 2, /groups.a has no volumes/],
+  ['groups:\n  a:\n    volumes: [x]\n    provider: [cow]\n', 4, /no setting "provider" in groups.a/],
+  ['defaults:\n  providers: [cow, tape]\n', 2, /providers.1 is "tape"; it must be one of cow, reflink, lvm/],
+  ['volumes:\n  a:\n    origin: /a\n    providers: []\n', 4, /volumes.a.providers is \[\]/],
+  ['defaults:\n  lvmSize: 5X\n', 2, /defaults.lvmSize is "5X"/],
   ['groups:\n  a:\n    - x\n    - 7\n', 4, /groups.a.1 is 7; it must be string/],
   ['defaults:\n  quiet: 1\n  chunk: 5000\n', 3, /defaults: a chunk of 5000 bytes is not allowed/],
   ['defaults:\n  providers: [cow, foo]\n', 2, /defaults.providers.1 is "foo"; it must be one of cow/],
@@ -154,6 +178,16 @@ for (const [text, line, message] of wrong) {
     t.end();
   });
 }
+
+t.test('its schema has the providers that there are', t => {
+  const schema = readFileSync(new URL('../../../docs/config.schema.json', import.meta.url), 'utf8');
+  const names = JSON.parse(schema).definitions.providers.items.enum as string[];
+  t.same(
+    names,
+    PROVIDERS.map(({ name }) => name),
+  );
+  t.end();
+});
 
 t.test('a folder is no file', t => {
   mkdirSync(join(folder, 'there'));

@@ -54,9 +54,9 @@ t.test('a group that is whole is taken up, recorded or not', async t => {
   const [first] = await volumes.snapshot(NAMES);
   const whole = await unrecorded();
   const [second] = await volumes.snapshot(NAMES);
-  // The daemon died when it had recorded the second on one volume, and one member was deleted on purpose.
+  // The daemon died when it had recorded the second on one volume, and when it had deleted one member.
   const folders = NAMES.map(folderOf);
-  await volumes.deleteSnapshot(second!.id);
+  await volumes.get(NAMES[0]!).delete(second!.id);
   await close();
   for (const folder of folders.slice(1)) {
     const read = readState<{ snapshots: { group: string }[] }>(join(folder, 'state.json'), 'volume-state');
@@ -103,5 +103,29 @@ t.test('the daemon died between the record of a moment and that of its snapshot:
       t.same([consistency, record?.consistency], ['application', 'application']);
     }
   }
+  await again.close();
+});
+
+t.test('members go together, and one that is lost shows on the others', async t => {
+  const { volumes, close, state } = await setUp(t);
+  const made = await volumes.snapshot(NAMES);
+  const [one] = made;
+  t.same(new Set(volumes.snapshots().map(({ groupWhy }) => groupWhy)), new Set(['']));
+  await t.rejects(volumes.deleteSnapshot(one!.id), {
+    code: 'SNAPSHOT_GROUPED',
+    hint: new RegExp(one!.group),
+  });
+  t.equal(volumes.snapshots().length, 3, 'nothing was deleted');
+  // As a daemon leaves it that dies in the middle of a deletion, or a copy that failed.
+  await volumes.get('b').delete(made[1]!.id);
+  for (const name of ['a', 'c'])
+    t.match(volumes.snapshots(name)[0], { state: 'live', groupWhy: '1 of 3 is gone' });
+  await volumes.get('c').opened().native.distrust('a test');
+  t.match(volumes.show(one!.id)[0]!.groupWhy, /that of c is broken, 1 of 3 is gone/);
+  await close();
+  const again = await openVolumes(t, state);
+  t.match(again.volumes.snapshots('a')[0]!.groupWhy, /1 of 3 is gone/, 'after a restart, too');
+  await again.volumes.deleteSnapshot(one!.group);
+  t.same(again.volumes.snapshots(), [], 'what is left goes together');
   await again.close();
 });

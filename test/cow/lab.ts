@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Test } from 'tap';
 import { StateFolder } from '../../src/cow/state-folder.js';
-import { type ChangesQuery, Volumes } from '../../src/cow/volumes.js';
+import { type ChangesQuery, Volumes, type VolumesOptions } from '../../src/cow/volumes.js';
 import { createLog } from '../../src/log.js';
 import { detachLoops, run } from '../peers.js';
 
@@ -50,9 +50,9 @@ export async function whileMounted(
 }
 
 /** The volumes of a state directory, and the two ways in which a daemon ends. */
-export async function openVolumes(t: Test, path: string) {
+export async function openVolumes(t: Test, path: string, more: Partial<VolumesOptions> = {}) {
   const state = StateFolder.open(path);
-  const volumes = await Volumes.open({ state, log: LOG, invalid: () => {} });
+  const volumes = await Volumes.open({ state, log: LOG, invalid: () => {}, ...more });
   let open = true;
   const close = async () => {
     if (!open) return;

@@ -7,23 +7,37 @@ import { closeSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Test } from 'tap';
 import type { SnapshotProvider } from '../../src/cow/provider.js';
+import type { MomentRequest } from '../../src/cow/quiesce.js';
 import type { Volume } from '../../src/cow/volume.js';
 import { changesOf, codeOf, MiB, openVolumes } from './lab.js';
 
 const SIZE = 2 * MiB;
 const CHUNK = 65536;
 
-/** `folder`: on a file system on which the provider works. */
-export function conformance(t: Test, provider: SnapshotProvider, folder: string): void {
+/** Where the provider works: makes an origin of these bytes, at that path or for it, and says where it is. */
+export type MakeOrigin = (path: string, bytes: Buffer) => Promise<string> | string;
+
+function makeFile(path: string, bytes: Buffer): string {
+  writeFileSync(path, bytes);
+  return path;
+}
+
+/** `folder`: on a file system on which the provider works, where its origins are files there. */
+export function conformance(
+  t: Test,
+  provider: SnapshotProvider,
+  folder: string,
+  makeOrigin: MakeOrigin = makeFile,
+  request: MomentRequest = {},
+): void {
   let count = 0;
   const setUp = async (t: Test) => {
     const place = join(folder, `${provider.name}-${++count}`);
     const { volumes, close } = await openVolumes(t, place);
-    const origin = `${place}/origin`;
     const bytes = randomBytes(SIZE);
-    writeFileSync(origin, bytes);
+    const origin = await makeOrigin(`${place}/origin`, bytes);
     const volume = await volumes.add({ name: 'volume', origin, durability: 'process' });
-    const take = async () => (await volumes.snapshot(['volume'], provider.name))[0]!;
+    const take = async () => (await volumes.snapshot(['volume'], provider.name, request))[0]!;
     return { volumes, close, origin, bytes, volume, take, place };
   };
   const reads = (volume: Volume, id: string) => readAll(volume.disk(id).native, SIZE);
@@ -130,8 +144,7 @@ export function conformance(t: Test, provider: SnapshotProvider, folder: string)
 
   t.test('groups: one moment of several volumes, or a refusal', async t => {
     const { volumes, volume, bytes, place } = await setUp(t);
-    const origin = `${place}/second`;
-    writeFileSync(origin, randomBytes(SIZE));
+    const origin = await makeOrigin(`${place}/second`, randomBytes(SIZE));
     const other = await volumes.add({ name: 'other', origin, durability: 'process' });
     const both = volumes.snapshot(['volume', 'other'], provider.name);
     if (!provider.can.group) {

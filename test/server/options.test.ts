@@ -23,6 +23,10 @@ t.test('options, by commands and over a restart', async t => {
   t.match(await said('snapshot', 'create', 'a', '--consistency', 'crash'), { status: 0 });
   t.match(await said('options', 'reset'), { status: 0 });
   t.match(await said('schedule', 'run', 's'), { status: 0 });
+  t.match(await said('options', 'set', 'providers', 'none'), { status: 0 });
+  t.match(await ask<unknown>('snapshot', 'create', 'a'), [{ provider: 'none' }]);
+  t.match(await ask<unknown>('snapshot', 'create', 'a', '--provider', 'cow'), [{ provider: 'cow' }]);
+  t.match(await said('options', 'reset', 'providers'), { status: 0 });
   t.match(await said('options', 'set', 'chunk', '4K'), { status: 0 });
   t.match(await said('options', 'set', 'durability', 'power'), {
     status: 0,
