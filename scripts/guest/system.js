@@ -51,7 +51,7 @@ poweroff -f
 `;
 
 /** Copies an executable or a library with the libraries that it needs, each at its own path. */
-function copyBinary(from, root, to = from) {
+export function copyBinary(from, root, to = from) {
   const place = path.join(root, to);
   fs.mkdirSync(path.dirname(place), { recursive: true });
   fs.copyFileSync(fs.realpathSync(from), place);
