@@ -69,7 +69,7 @@ t.test('the example of docs/config.md, whole', t => {
   t.match(schedules, [
     {
       name: 'nightly',
-      volumes: ['@db'],
+      volumes: ['@night'],
       timing: { text: '30 2 * * *' },
       keep: 7,
       request: {
