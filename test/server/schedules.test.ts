@@ -64,15 +64,17 @@ t.test('killed in the middle of a run: made up for at the next start', async t =
   const { folder, config, ask } = setting(t, '');
   const trace = join(folder, 'trace');
   // The first one hangs when its snapshot is there.
-  const hang = `echo run >> ${trace}; test $(wc -l < ${trace}) -gt 1 || sleep 1000`;
+  const hang = `echo $$ >> ${trace}; test $(wc -l < ${trace}) -gt 1 || sleep 1000`;
   writeFileSync(
     config,
     `${readFileSync(config, 'utf8')}  s: {volumes: [a], every: 366d, shell: true, afterBackup: "${hang}"}\n`,
   );
   const kill = await serve(t, config);
-  await eventually(() => existsSync(trace), 'it runs');
+  await eventually(() => existsSync(trace) && readFileSync(trace, 'utf8').endsWith('\n'), 'it runs');
   t.match(await ask('schedule', 'show', 's'), { state: 'running' });
   await kill('SIGKILL');
+  // A command that a daemon has begun outlives it when it is killed; it leads a process group.
+  process.kill(-Number(readFileSync(trace, 'utf8')), 'SIGKILL');
   const stop = await serve(t, config);
   await eventually(
     async () => (await ask('schedule', 'show', 's')).last?.outcome === 'done',
