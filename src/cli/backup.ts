@@ -6,13 +6,11 @@ import { counted, printable } from './columns.js';
 import { humanSeconds } from './duration.js';
 import { named } from './options.js';
 import { write, writeJson } from './output.js';
+import { Phases } from './phases.js';
 import { examples } from './program.js';
 import { Progress } from './progress.js';
 import { humanSize, parseSize } from './size.js';
 import { type StateFlags, withState } from './state.js';
-
-/** Milliseconds between two lines of progress with --json. */
-const PACE = 500;
 
 interface Flags extends StateFlags {
   readonly to: string;
@@ -70,7 +68,7 @@ ${examples(['asof backup data --to /backup/data', 'asof backup /dev/sdb1 --to /b
     .action(async (source: string, flags: Flags) => {
       const stop = new AbortController();
       for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => stop.abort());
-      const shown = new Shown(flags.json ?? false);
+      const shown = new Phases(flags.json ?? false, barOf);
       const options: BackupOptions = {
         kind: flags.kind,
         base: flags.base,
@@ -135,40 +133,7 @@ function unusedText({ allocation, allocationWhy }: BackupResult['point']['manife
     : `unused space kept: ${allocationWhy}`;
 }
 
-/** Progress: a line that rewrites itself on a terminal; lines of JSON for programs. */
-class Shown {
-  readonly #json: boolean;
-  readonly #began = Date.now();
-  #bar: { readonly phase: string; readonly progress: Progress } | undefined;
-  #last = 0;
-
-  constructor(json: boolean) {
-    this.#json = json;
-  }
-
-  at(state: BackupProgress): void {
-    if (this.#json) {
-      const now = Date.now();
-      if (now - this.#last < PACE) return;
-      this.#last = now;
-      process.stderr.write(
-        `${JSON.stringify({ progress: { ...state, milliseconds: now - this.#began } })}\n`,
-      );
-      return;
-    }
-    if (this.#bar?.phase !== state.phase) {
-      this.#bar?.progress.end();
-      const what = state.phase === 'copy' ? 'reading' : 'reading back';
-      this.#bar = {
-        phase: state.phase,
-        progress: new Progress(what, state.phase === 'copy' ? state.total : 0),
-      };
-    }
-    this.#bar?.progress.at(state.done);
-  }
-
-  end(): void {
-    this.#bar?.progress.end();
-    this.#bar = undefined;
-  }
+/** The total is that of what is read; what is read back is less, by the zeros in it. */
+function barOf({ phase, total }: BackupProgress): Progress {
+  return phase === 'copy' ? new Progress('reading', total) : new Progress('reading back', 0);
 }

@@ -7,12 +7,11 @@ import { counted, printable } from './columns.js';
 import { humanSeconds } from './duration.js';
 import { type JsonFlag, named, withJson } from './options.js';
 import { write, writeJson } from './output.js';
+import { Phases } from './phases.js';
 import { examples } from './program.js';
 import { Progress } from './progress.js';
 import { humanSize, parseSize } from './size.js';
 
-/** Milliseconds between two lines of progress with --json. */
-const PACE = 500;
 /** Runs that people are shown. */
 const SHOWN = 20;
 
@@ -98,7 +97,7 @@ ${examples([
       }
       const { openPoint, restore } = await import('../restore.js');
       const point = openPoint(text, flags);
-      const shown = new Shown(flags.json ?? false);
+      const shown = new Phases(flags.json ?? false, barOf);
       try {
         const result = await restore(point, target, {
           partition: flags.partition,
@@ -163,36 +162,6 @@ function filesForPeople({ files, fileSystem, dryRun }: FilesRestored, label: str
   return lines.map(text => `${printable(text)}\n`).join('');
 }
 
-/** Progress: a line that rewrites itself on a terminal; lines of JSON for programs. */
-class Shown {
-  readonly #json: boolean;
-  readonly #began = Date.now();
-  #bar: { readonly phase: string; readonly progress: Progress } | undefined;
-  #last = 0;
-
-  constructor(json: boolean) {
-    this.#json = json;
-  }
-
-  at(state: RestoreProgress): void {
-    if (this.#json) {
-      const now = Date.now();
-      if (now - this.#last < PACE) return;
-      this.#last = now;
-      const line = { progress: { ...state, milliseconds: now - this.#began } };
-      process.stderr.write(`${JSON.stringify(line)}\n`);
-      return;
-    }
-    if (this.#bar?.phase !== state.phase) {
-      this.#bar?.progress.end();
-      const what = state.phase === 'write' ? 'writing' : 'reading back';
-      this.#bar = { phase: state.phase, progress: new Progress(what, state.total) };
-    }
-    this.#bar?.progress.at(state.done);
-  }
-
-  end(): void {
-    this.#bar?.progress.end();
-    this.#bar = undefined;
-  }
+function barOf({ phase, total }: RestoreProgress): Progress {
+  return new Progress(phase === 'write' ? 'writing' : 'reading back', total);
 }
