@@ -25,6 +25,7 @@ import {
   type NativeOverlay,
   type NativeReadable,
 } from '../native.js';
+import { syncFolder } from '../sync-folder.js';
 
 /** The point below. */
 export interface OverlayBase {
@@ -237,15 +238,6 @@ async function make(base: OverlayBase, path: string): Promise<number> {
       '',
       error,
     );
-  }
-}
-
-function syncFolder(folder: string): void {
-  const fd = openSync(folder, constants.O_RDONLY | constants.O_DIRECTORY);
-  try {
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
   }
 }
 

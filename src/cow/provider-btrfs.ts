@@ -10,10 +10,10 @@
 import { existsSync, mkdirSync, readdirSync, renameSync, rmdirSync, statfsSync, statSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { errnoOf } from '../errors.js';
+import { syncFolder } from '../sync-folder.js';
 import { openFileDisk } from './file-disk.js';
 import { whileHeld } from './hold.js';
 import type { ProviderVolume, SnapshotProvider } from './provider.js';
-import { syncFolder } from './state-file.js';
 import { runTool } from './tool.js';
 
 /** linux/magic.h */

@@ -24,9 +24,9 @@ import {
 import { dirname, join } from 'node:path';
 import { errnoOf } from '../errors.js';
 import { loadAddon } from '../native.js';
+import { syncFolder } from '../sync-folder.js';
 import { openFileDisk } from './file-disk.js';
 import type { ProviderVolume, SnapshotProvider } from './provider.js';
-import { syncFolder } from './state-file.js';
 
 /** What trying has shown of an origin: why not, or empty. */
 const TRIED = new WeakMap<ProviderVolume['origin'], string>();

@@ -15,6 +15,7 @@ import {
 } from 'node:fs';
 import { dirname } from 'node:path';
 import { AsofError, errnoOf } from '../errors.js';
+import { syncFolder } from '../sync-folder.js';
 
 const VERSION = 1;
 
@@ -78,16 +79,6 @@ export function removeState(path: string): void {
     return;
   }
   syncFolder(dirname(path));
-}
-
-/** Names in a folder are on stable storage only when the folder is. */
-export function syncFolder(path: string): void {
-  const fd = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY);
-  try {
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
-  }
 }
 
 /** JSON.stringify keeps the order of keys through a parse, so that the text is the same again. */

@@ -23,6 +23,7 @@ import { stack } from '../block/stack.js';
 import { AsofError, errnoOf } from '../errors.js';
 import { Engine, loadAddon } from '../native.js';
 import { command } from '../shell.js';
+import { syncFolder } from '../sync-folder.js';
 import { spaceHint } from './backup-copy.js';
 import { type Action, planConsolidation, type Stays } from './consolidate-plan.js';
 import { History, type HistoryPoint } from './history.js';
@@ -44,7 +45,6 @@ import { Tree, TreeFile } from './tree.js';
 import { uniteTrees } from './tree-union.js';
 import { holds, keepResult, resultsOf } from './verification.js';
 import { digests, held, type VerifyOptions } from './verify.js';
-import { syncFolder } from './write.js';
 
 export interface ConsolidateOptions {
   /** Ids of the points that are to go. */

@@ -21,10 +21,10 @@ import {
 import { join, resolve } from 'node:path';
 import { AsofError, errnoOf } from '../errors.js';
 import { loadAddon } from '../native.js';
+import { syncFolder } from '../sync-folder.js';
 import { CATALOGUE_TEMPORARY } from './catalogue.js';
 import { MANIFEST_KIND, type Manifest } from './manifest.js';
 import { readSealed, writeSealed } from './sealed.js';
-import { syncFolder } from './write.js';
 
 const LOCK = '.asof-lock';
 const INTENT = 'intent';

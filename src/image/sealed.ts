@@ -6,7 +6,8 @@ import { createHash } from 'node:crypto';
 import { closeSync, constants, fsyncSync, openSync, readFileSync, renameSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { AsofError, errnoOf } from '../errors.js';
-import { syncFolder, writeAt } from './write.js';
+import { syncFolder } from '../sync-folder.js';
+import { writeAt } from './write.js';
 
 const VERSION = 1;
 

@@ -1,5 +1,5 @@
-/** Reading and writing that Node's fs leaves to its callers: all bytes of a piece, and a folder's names on stable storage. */
-import { closeSync, constants, fsyncSync, openSync, readSync, writeSync } from 'node:fs';
+/** Reading and writing that Node's fs leaves to its callers: all bytes of a piece. */
+import { readSync, writeSync } from 'node:fs';
 
 /** All of `bytes`, whatever write(2) takes at once. */
 export function writeAt(fd: number, bytes: Uint8Array, offset: number): void {
@@ -17,14 +17,4 @@ export function readAt(fd: number, offset: number, length: number): Buffer {
     at += got;
   }
   return bytes;
-}
-
-/** Names in a folder are on stable storage only when the folder is. */
-export function syncFolder(path: string): void {
-  const fd = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY);
-  try {
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
-  }
 }
