@@ -16,6 +16,7 @@ import type { MomentRequest } from './cow/quiesce.js';
 import { readState, writeState } from './cow/state-file.js';
 import { AsofError } from './errors.js';
 import type { Logger } from './log.js';
+import { COMMANDS, requestOf } from './moment-request.js';
 import { checkOption, OPTIONS, type OptionKey, type OptionValues, optionNamed } from './option-schema.js';
 
 const KIND = 'options';
@@ -46,8 +47,6 @@ export interface OptionsInfo {
   /** Why what was saved is not known; '' where it is. */
   readonly trouble: string;
 }
-
-const COMMANDS = ['beforeBackup', 'beforeSnapshot', 'afterSnapshot', 'afterBackup'] as const;
 
 export class Options {
   readonly #path: string;
@@ -189,7 +188,7 @@ export class Options {
   moment(request: MomentRequest): MomentRequest {
     const { quietMs, commands = {}, ...asked } = request;
     const current = this.#current();
-    const defaults = momentOf(current);
+    const defaults = requestOf(current);
     const own = COMMANDS.some(key => commands[key] !== undefined) || commands.shell !== undefined;
     const timeoutMs = commands.timeoutMs ?? current.commandTimeout! * 1000;
     const { quietMs: usual, ...rest } = defaults;
@@ -211,28 +210,6 @@ export function checkTogether({ chunk, storeLimit }: OptionValues): void {
     ...(chunk === undefined ? {} : { chunkSize: chunk }),
     ...(storeLimit === undefined ? {} : { storeLimit }),
   });
-}
-
-/** Options as a request says them. */
-export function momentOf(values: OptionValues): MomentRequest {
-  const { consistency, quiet, quietDeadline, quietMissed, prepareDeadline, deadline, freeze } = values;
-  const { shell, commandTimeout } = values;
-  const named = COMMANDS.filter(key => values[key] !== undefined).map(key => [key, values[key]]);
-  const commands = {
-    ...Object.fromEntries(named),
-    ...(shell === undefined ? {} : { shell }),
-    ...(commandTimeout === undefined ? {} : { timeoutMs: commandTimeout * 1000 }),
-  };
-  return {
-    ...(consistency === undefined ? {} : { consistency }),
-    ...(quiet === undefined ? {} : { quietMs: quiet * 1000 }),
-    ...(quietDeadline === undefined ? {} : { quietDeadlineMs: quietDeadline * 1000 }),
-    ...(quietMissed === undefined ? {} : { quietMissed }),
-    ...(prepareDeadline === undefined ? {} : { prepareMs: prepareDeadline * 1000 }),
-    ...(deadline === undefined ? {} : { holdMs: deadline * 1000 }),
-    ...(freeze === undefined ? {} : { freeze }),
-    ...(Object.keys(commands).length === 0 ? {} : { commands }),
-  };
 }
 
 function only(values: OptionValues, wanted: (key: OptionKey) => boolean): OptionValues {

@@ -7,8 +7,8 @@ import type { SnapshotInfo } from './cow/snapshot.js';
 import { type Timing, timingOf } from './cow/timing.js';
 import type { Volumes } from './cow/volumes.js';
 import { AsofError } from './errors.js';
+import { requestOf } from './moment-request.js';
 import type { OptionValues } from './option-schema.js';
-import { momentOf } from './options.js';
 
 /** As it stands in the configuration. */
 export interface WrittenSchedule extends OptionValues {
@@ -47,7 +47,7 @@ export function scheduleOf(name: string, written: WrittenSchedule): Schedule {
     ...options
   } = written;
   const request: MomentRequest = {
-    ...momentOf(options),
+    ...requestOf(options),
     ...(separately === undefined ? {} : { separately }),
     ...(writers === undefined
       ? {}

@@ -1,6 +1,7 @@
 /** What is asked of a moment (`asof snapshot create`), and how one came about (`asof snapshot show`). */
 import { type Command, Option } from 'commander';
 import { AsofError } from '../errors.js';
+import { requestOf } from '../moment-request.js';
 import type { MomentRequest, ShownSnapshot } from '../volumes.js';
 import { printable } from './columns.js';
 import { humanNanoseconds } from './duration.js';
@@ -79,26 +80,11 @@ export function withMoment(command: Command): Command {
 }
 
 export function momentBody(flags: MomentFlags): MomentRequest {
-  const { consistency, quiet, quietDeadline, quietMissed, deadline, prepareDeadline, separately } = flags;
-  const commands = {
-    ...(flags.beforeBackup === undefined ? {} : { beforeBackup: flags.beforeBackup }),
-    ...(flags.beforeSnapshot === undefined ? {} : { beforeSnapshot: flags.beforeSnapshot }),
-    ...(flags.afterSnapshot === undefined ? {} : { afterSnapshot: flags.afterSnapshot }),
-    ...(flags.afterBackup === undefined ? {} : { afterBackup: flags.afterBackup }),
-    ...(flags.shell === undefined ? {} : { shell: flags.shell }),
-    ...(flags.commandTimeout === undefined ? {} : { timeoutMs: flags.commandTimeout * 1000 }),
-  };
+  const { separately, writer } = flags;
   return {
-    ...(consistency === undefined ? {} : { consistency }),
-    ...(quiet === undefined ? {} : { quietMs: quiet * 1000 }),
-    ...(quietDeadline === undefined ? {} : { quietDeadlineMs: quietDeadline * 1000 }),
-    ...(quietMissed === undefined ? {} : { quietMissed }),
-    ...(prepareDeadline === undefined ? {} : { prepareMs: prepareDeadline * 1000 }),
-    ...(deadline === undefined ? {} : { holdMs: deadline * 1000 }),
-    ...(flags.freeze === undefined ? {} : { freeze: flags.freeze }),
+    ...requestOf(flags),
     ...(separately === undefined ? {} : { separately }),
-    ...(flags.writer === undefined ? {} : { writers: flags.writer }),
-    ...(Object.keys(commands).length === 0 ? {} : { commands }),
+    ...(writer === undefined ? {} : { writers: writer }),
   };
 }
 
