@@ -8,6 +8,8 @@
  * What is on disk is changed in an order that leaves, whenever the daemon dies, either the state before or the one after:
  * a snapshot exists when the provider has it, recorded or not; a deletion is recorded before the provider is asked.
  * Distrust is made durable by the engine before the record of the origin that caused it is replaced.
+ *
+ * It is long since that order is one argument, which would be lost over several files.
  */
 import { closeSync, mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
