@@ -8,6 +8,7 @@
 #include "kernel_calls.h"
 #include "overlay_object.h"
 #include "session_object.h"
+#include "unpack.h"
 
 namespace {
 
@@ -20,6 +21,7 @@ constexpr void (*kParts[])(Napi::Env, Napi::Object) = {
     asof::InitKernelCalls,
     asof::InitOverlay,
     asof::InitSession,
+    asof::InitUnpack,
 };
 
 Napi::Object Init(Napi::Env env, Napi::Object exports) {

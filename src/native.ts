@@ -462,6 +462,8 @@ export interface Addon {
    * start and length alternate. At most `limit` runs; where the file system cannot tell, all is data.
    */
   fileExtents(fd: number, offset: number, length: number, limit: number): Float64Array;
+  /** One packed block, unpacked on this thread; `codec` is its place in CODECS. undefined where it is not what it says. */
+  unpack(codec: number, packed: Uint8Array, length: number): Buffer | undefined;
   /** flock(2), exclusive and without waiting: whether it is ours now. Of a descriptor's duplicates too. */
   lockWhole(fd: number): boolean;
   /** flock(2), shared and without waiting: whether nobody else has it exclusively. */

@@ -15,6 +15,7 @@ import { check as checkChain } from './image/check.js';
 import { compare as compareDisks, type Difference } from './image/compare.js';
 import type { Finding } from './image/finding.js';
 import { findPoint, type Point, pointAt, points as pointsOf } from './image/points.js';
+import { type ShadowInfo, type ShadowPoints, shadowPointsOf } from './image/shadow-points.js';
 import { endOfTime } from './moment.js';
 import type { MountDriver, Mounted, MountOptions } from './mount/driver.js';
 import type { Directory, Entry, Tree } from './mount/tree.js';
@@ -75,6 +76,8 @@ export interface PointInfo {
   readonly format: string;
   readonly file: string;
   readonly vmStateSize: number;
+  /** Of a shadow copy. */
+  readonly shadow?: ShadowInfo;
 }
 
 export interface ImageInfo {
@@ -91,6 +94,7 @@ export class OpenedImage {
   /** Newest first; at least one. */
   readonly points: readonly Point[];
   readonly #chain: Chain;
+  readonly #shadows: ShadowPoints;
   readonly #onDamage: OnDamage;
   readonly #cacheBytes: number;
   readonly #disks = new Map<Point, Disk>();
@@ -102,7 +106,8 @@ export class OpenedImage {
     this.#onDamage = options.onDamage ?? 'error';
     this.#cacheBytes = options.cacheBytes ?? DEFAULT_CACHE;
     this.#chain = openChain(this.path, options);
-    this.points = pointsOf(this.#chain);
+    this.#shadows = shadowPointsOf(this.#chain);
+    this.points = pointsOf(this.#chain, this.#shadows);
   }
 
   get newest(): Point {
@@ -168,7 +173,7 @@ export class OpenedImage {
       format: top.format,
       size: newest.size,
       sectorSize: top.sectorSize,
-      members: this.#chain.members.map(member => {
+      members: this.#chain.members.map((member, i) => {
         const { dev, ino } = fstatSync(member.file.fd);
         return {
           path: member.file.path,
@@ -183,7 +188,8 @@ export class OpenedImage {
           parentFormat: member.parent?.format ?? null,
           dataFile: member.dataFile?.file.path ?? null,
           metadata: Object.fromEntries(member.metadata ?? []),
-          troubles: member.troubles,
+          troubles:
+            i > 0 ? member.troubles : [...member.troubles, ...this.#shadows.findings.map(({ what }) => what)],
         };
       }),
       points: this.points.map(point => this.pointInfo(point)),
@@ -203,6 +209,7 @@ export class OpenedImage {
       format: member.format,
       file: point.member,
       vmStateSize: point.vmStateSize,
+      ...(point.shadow && { shadow: point.shadow }),
     };
   }
 

@@ -8,6 +8,7 @@ import type { Chain } from './chain.js';
 import type { Finding } from './finding.js';
 import type { Image } from './format.js';
 import { statedPath } from './lookup.js';
+import { checkShadowCopies } from './shadow-points.js';
 
 /** What is wrong with `chain`, from its metadata, member by member. Lazy: stop asking to stop checking. */
 export function* check(chain: Chain): Generator<Finding, void, undefined> {
@@ -16,6 +17,7 @@ export function* check(chain: Chain): Generator<Finding, void, undefined> {
     const below = chain.members[i + 1];
     if (below) yield* links(member, below);
   }
+  yield* checkShadowCopies(chain);
 }
 
 function* links(image: Image, below: Image): Generator<Finding, void, undefined> {

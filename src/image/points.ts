@@ -9,6 +9,7 @@ import { AsofError } from '../errors.js';
 import { momentOf, parseTime } from '../moment.js';
 import type { Chain } from './chain.js';
 import type { StoredDigest } from './format.js';
+import { type ShadowInfo, shadowPointsOf } from './shadow-points.js';
 
 export interface Point {
   /** Unique within the chain and the same at every opening: the file's name, or `FILE#ID` for a snapshot. */
@@ -16,7 +17,7 @@ export interface Point {
   /** The tag of a snapshot, the name of a file. */
   readonly name: string;
   readonly time: Date;
-  readonly kind: 'image' | 'snapshot';
+  readonly kind: 'image' | 'snapshot' | 'shadow copy';
   /** Bytes of the disk at that moment. */
   readonly size: number;
   /** Path of the member that holds it. */
@@ -27,17 +28,22 @@ export interface Point {
   readonly moment: string;
   /** Digests of the disk at that moment that the image carries. */
   readonly digests: readonly StoredDigest[];
+  /** Of a shadow copy: where it comes from, and what it says of itself. */
+  readonly shadow?: ShadowInfo;
   /** The disk of that moment. Closing it closes no file: the chain owns them. */
   open(): BlockSource;
 }
 
+/** Before folders are named. */
+export type UnnamedPoint = Omit<Point, 'moment'>;
+
 /**
- * The points of `chain`, newest first as the chain is built: the named image, its snapshots, its parent, and so on.
- * (The times of files say less: a copy may have changed them.) The first is the newest.
+ * The points of `chain`, newest first as the chain is built: the named image, its snapshots, the shadow copies inside it,
+ * its parent, and so on. (The times of files say less: a copy may have changed them.) The first is the newest.
  */
-export function points(chain: Chain): Point[] {
+export function points(chain: Chain, shadows = shadowPointsOf(chain)): Point[] {
   const { members } = chain;
-  const found: Omit<Point, 'moment'>[] = [];
+  const found: UnnamedPoint[] = [];
   const ids = new Map<string, number>();
   members.forEach((member, i) => {
     const file = basename(member.file.path);
@@ -68,12 +74,15 @@ export function points(chain: Chain): Point[] {
         open: open(snapshot.layer),
       });
     }
+    if (i > 0) return;
+    for (const shadow of shadows.points) found.push({ ...shadow, id: unique(shadow.id, '~', ids) });
   });
   // The oldest of a second has the plain name, so that a new point renames no other.
   const moments = new Map<string, number>();
-  const named = found
-    .reverse()
-    .map(point => ({ ...point, moment: unique(momentOf(point.time), '-', moments) }));
+  const named = found.reverse().map(point => ({
+    ...point,
+    moment: unique(point.shadow ? point.name : momentOf(point.time), '-', moments),
+  }));
   return named.reverse();
 }
 
@@ -94,6 +103,8 @@ function unique(name: string, mark: string, given: Map<string, number>): string 
 export function pointAt(all: readonly Point[], time: Date): Point {
   let best: Point | undefined;
   for (const point of all) {
+    // A partition is no moment of the disk.
+    if (point.shadow && point.shadow.partition !== null) continue;
     if (point.time <= time && (!best || point.time > best.time)) best = point;
   }
   if (best) return best;

@@ -6,6 +6,7 @@
  * been the one that counted, and without the log the tables are stale.
  */
 import type { ImageFile } from '../block/file.js';
+import { guidHex, guidText } from '../block/guid.js';
 import { AsofError } from '../errors.js';
 import { crc32cWithout } from './crc32c.js';
 import type { Bytes } from './pages.js';
@@ -16,17 +17,17 @@ export const MIB = 2 ** 20;
 const NIL = '0'.repeat(32);
 
 /** GUIDs as they are stored. */
-const BAT = guid('2dc27766-f623-4200-9d64-115e9bfd4a08');
-const METADATA = guid('8b7ca206-4790-4b9a-b8fe-575f050f886e');
+const BAT = guidHex('2dc27766-f623-4200-9d64-115e9bfd4a08');
+const METADATA = guidHex('8b7ca206-4790-4b9a-b8fe-575f050f886e');
 const ITEM = {
-  parameters: guid('caa16737-fa36-4d43-b3b6-33f0aa44e76b'),
-  size: guid('2fa54224-cd1b-4876-b211-5dbed83bf4b8'),
-  id: guid('beca12ab-b2e6-4523-93ef-c309e000c746'),
-  logical: guid('8141bf1d-a96f-4709-ba47-f233a8faab5f'),
-  physical: guid('cda348c7-445d-4471-9cc9-e9885251c556'),
-  locator: guid('a8d35f2d-b30b-454d-abf7-d3d84834ab0c'),
+  parameters: guidHex('caa16737-fa36-4d43-b3b6-33f0aa44e76b'),
+  size: guidHex('2fa54224-cd1b-4876-b211-5dbed83bf4b8'),
+  id: guidHex('beca12ab-b2e6-4523-93ef-c309e000c746'),
+  logical: guidHex('8141bf1d-a96f-4709-ba47-f233a8faab5f'),
+  physical: guidHex('cda348c7-445d-4471-9cc9-e9885251c556'),
+  locator: guidHex('a8d35f2d-b30b-454d-abf7-d3d84834ab0c'),
 };
-const LOCATOR_TYPE = guid('b04aefb7-d19e-4a81-b789-25b8e9445913');
+const LOCATOR_TYPE = guidHex('b04aefb7-d19e-4a81-b789-25b8e9445913');
 
 export interface Region {
   readonly what: string;
@@ -108,7 +109,7 @@ export function parseVhdx(file: ImageFile): Vhdx {
     );
   return {
     replay: played,
-    dataWriteId: text(header.subarray(32, 48)),
+    dataWriteId: guidText(header.subarray(32, 48)),
     size,
     blockSize,
     sectorSize,
@@ -237,18 +238,4 @@ function locatorOf(bytes: Buffer, corrupt: Refusal): Map<string, string> {
     found.set(key, part(bytes.readUInt32LE(at + 4), bytes.readUInt16LE(at + 10)));
   }
   return found;
-}
-
-/** A GUID as text to hexadecimal as it is stored: the first three fields are little-endian. */
-function guid(words: string): string {
-  const [a = '', b = '', c = '', d = '', e = ''] = words.split('-');
-  const swapped = [a, b, c].map(field => Buffer.from(field, 'hex').reverse().toString('hex'));
-  return [...swapped, d, e].join('');
-}
-
-/** The other way round. */
-function text(bytes: Buffer): string {
-  const part = (from: number, to: number) => Buffer.from(bytes.subarray(from, to));
-  const swapped = [part(0, 4).reverse(), part(4, 6).reverse(), part(6, 8).reverse()];
-  return [...swapped, part(8, 10), part(10, 16)].map(field => field.toString('hex')).join('-');
 }
