@@ -88,12 +88,24 @@ export interface StoreDetails {
  */
 export function storesOf(peek: Peek): Store[] {
   if (peek.source.size < VOLUME_HEADER + 512) return [];
-  const header = peek.read(VOLUME_HEADER, 512);
-  if (!header.subarray(0, 16).equals(MARK)) return [];
+  const header = headerOf(peek);
+  if (!header?.subarray(0, 16).equals(MARK)) return [];
   if (header.readUInt32LE(20) !== RECORD.volume)
     throw corrupt(`the header of its shadow copies is a record of type ${header.readUInt32LE(20)}`);
   const catalog = offsetAt(header, 48);
   return catalog === 0 ? [] : storesIn(peek, entriesFrom(peek, catalog));
+}
+
+/** undefined where it cannot be read, and the disk is not known for an NTFS volume. */
+function headerOf(peek: Peek): Buffer | undefined {
+  let isNtfs = false;
+  try {
+    isNtfs = peek.read(3, 8).toString('latin1') === 'NTFS    ';
+    return peek.read(VOLUME_HEADER, 512);
+  } catch (error) {
+    if (error instanceof AsofError && !isNtfs) return undefined;
+    throw error;
+  }
 }
 
 function entriesFrom(peek: Peek, first: number): Buffer[] {
