@@ -1,12 +1,15 @@
-// Raw deflate (RFC 1951) and zlib streams (RFC 1950) by libdeflate, Zstandard (RFC 8878) by libzstd. All unpack from
+// Raw deflate (RFC 1951) and zlib streams (RFC 1950) by libdeflate, Zstandard (RFC 8878) by libzstd, bzip2 by libbz2. All unpack from
 // one whole buffer into another: no window is allocated, whatever a hostile header asks for. A zlib stream, and plain
 // bytes with their checksum behind, are given out only where the checksum is right.
 #include "codec.h"
 
+#include <bzlib.h>
 #include <libdeflate.h>
+#include <limits.h>
 #include <string.h>
 #include <zstd.h>
 
+#include <algorithm>
 #include <memory>
 
 namespace asof {
@@ -64,10 +67,44 @@ bool UnpackZstd(const uint8_t* in, size_t in_length, uint8_t* out, size_t out_le
   return true;
 }
 
+bool UnpackBzip2Exactly(const uint8_t* in, size_t in_length, uint8_t* out, size_t out_length) {
+  size_t got = out_length;
+  return UnpackBzip2(in, in_length, out, &got) && got == out_length;
+}
+
+bool Fill(const uint8_t* in, size_t in_length, uint8_t* out, size_t out_length) {
+  if (in_length == 0) return false;
+  for (size_t done = 0; done < out_length; done += in_length)
+    memcpy(out + done, in, std::min(in_length, out_length - done));
+  return true;
+}
+
 }  // namespace
 
+// A block has a checksum, and the stream one of all blocks: libbz2 compares them before it says that it is at the end.
+bool UnpackBzip2(const uint8_t* in, size_t in_length, uint8_t* out, size_t* out_length) {
+  if (in_length > UINT_MAX || *out_length > UINT_MAX) return false;
+  bz_stream stream = {};
+  if (BZ2_bzDecompressInit(&stream, 0, 0) != BZ_OK) return false;
+  // The library's own types; it does not write to its input.
+  stream.next_in = const_cast<char*>(reinterpret_cast<const char*>(in));
+  stream.avail_in = static_cast<unsigned>(in_length);
+  stream.next_out = reinterpret_cast<char*>(out);
+  stream.avail_out = static_cast<unsigned>(*out_length);
+  int result = BZ2_bzDecompress(&stream);
+  // Where all fits exactly, the end is told only when it is asked for again.
+  char none = 0;
+  if (result == BZ_OK && stream.avail_out == 0) {
+    stream.next_out = &none;
+    result = BZ2_bzDecompress(&stream);
+  }
+  *out_length -= stream.avail_out;
+  BZ2_bzDecompressEnd(&stream);
+  return result == BZ_STREAM_END;
+}
+
 const char* CodecName(Codec codec) {
-  static constexpr const char* kNames[kCodecs] = {"deflate", "zstd", "zlib", "adler32"};
+  static constexpr const char* kNames[kCodecs] = {"deflate", "zstd", "zlib", "adler32", "bzip2", "pattern"};
   return kNames[static_cast<unsigned>(codec)];
 }
 
@@ -81,6 +118,10 @@ bool Unpack(Codec codec, const uint8_t* in, size_t in_length, uint8_t* out, size
       return UnpackDeflate(true, in, in_length, out, out_length);
     case Codec::kAdler32:
       return CopyChecked(in, in_length, out, out_length);
+    case Codec::kBzip2:
+      return UnpackBzip2Exactly(in, in_length, out, out_length);
+    case Codec::kPattern:
+      return Fill(in, in_length, out, out_length);
   }
   return false;
 }

@@ -2,6 +2,8 @@
 // a few kilobytes of a disk before the disk can be mapped.
 #include "unpack.h"
 
+#include <vector>
+
 #include "codec.h"
 #include "js_value.h"
 
@@ -24,9 +26,24 @@ Napi::Value UnpackBlock(const Napi::CallbackInfo& info) {
   return out;
 }
 
+// (packed bytes, limit) -> bytes, or undefined where they are no bzip2 stream of at most so many.
+Napi::Value Unbzip2(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  uint64_t limit;
+  if (!info[0].IsTypedArray() || !ToInteger(info[1], UINT32_MAX, &limit)) {
+    return Throw(env, "EINVAL", "unbzip2 takes bytes and a limit");
+  }
+  auto packed = info[0].As<Napi::Uint8Array>();
+  std::vector<uint8_t> out(limit);
+  size_t length = limit;
+  if (!UnpackBzip2(packed.Data(), packed.ByteLength(), out.data(), &length)) return env.Undefined();
+  return Napi::Buffer<uint8_t>::Copy(env, out.data(), length);
+}
+
 }  // namespace
 
 void InitUnpack(Napi::Env env, Napi::Object exports) {
+  exports.Set("unbzip2", Napi::Function::New(env, Unbzip2, "unbzip2"));
   exports.Set("unpack", Napi::Function::New(env, UnpackBlock, "unpack"));
 }
 

@@ -464,6 +464,8 @@ export interface Addon {
   fileExtents(fd: number, offset: number, length: number, limit: number): Float64Array;
   /** One packed block, unpacked on this thread; `codec` is its place in CODECS. undefined where it is not what it says. */
   unpack(codec: number, packed: Uint8Array, length: number): Buffer | undefined;
+  /** A bzip2 stream of at most `limit` bytes, unpacked; undefined where it is none. Bytes may follow it. */
+  unbzip2(packed: Uint8Array, limit: number): Buffer | undefined;
   /** flock(2), exclusive and without waiting: whether it is ours now. Of a descriptor's duplicates too. */
   lockWhole(fd: number): boolean;
   /** flock(2), shared and without waiting: whether nobody else has it exclusively. */
@@ -503,7 +505,7 @@ export function loadAddon(): Addon {
     throw new AsofError(
       'ADDON_MISSING',
       `the native addon ${path} does not load: ${error instanceof Error ? error.message : String(error)}`,
-      'npm run build:native builds it; it needs a C++20 compiler, libdeflate-dev and libzstd-dev',
+      'npm run build:native builds it; it needs a C++20 compiler, libdeflate-dev, libzstd-dev and libbz2-dev',
       { cause: error },
     );
   }

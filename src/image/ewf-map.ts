@@ -223,7 +223,7 @@ function lastChunk(
 const mostPacked = (length: number) => length + Math.ceil(length / 64) + 1024;
 
 /** The index of the first pair whose end lies behind `offset`. */
-function firstBehind(pairs: readonly number[], offset: number): number {
+export function firstBehind(pairs: readonly number[], offset: number): number {
   let low = 0;
   let high = pairs.length / 2;
   while (low < high) {

@@ -51,6 +51,40 @@ function numberOf(first: string, name: string): number {
   return rest < 0 ? 0 : 100 + rest;
 }
 
+/** How the segments of one image are called. */
+export interface Naming {
+  /** undefined where there can be none of that number. */
+  readonly nameOf: (first: string, number: number) => string | undefined;
+  /** 0 where the name is none of the image's. */
+  readonly numberOf: (first: string, name: string) => number;
+}
+
+/** .E01 and so on. */
+export const EWF1: Naming = { nameOf: segmentName, numberOf };
+
+/** .Ex01 to .Ex99, .ExAA to .ExZZ, .EyAA to .EzZZ (EWF2, "Segment file extensions"). */
+export const EWF2: Naming = {
+  nameOf(first, number) {
+    const found = /^(.*\.)([Ee])([Xx])01$/.exec(first);
+    if (!found) return undefined;
+    const [, stem, letter, x] = found as unknown as [string, string, string, string];
+    if (number < 100) return `${stem}${letter}${x}${String(number).padStart(2, '0')}`;
+    const rest = number - 100;
+    const head = x.charCodeAt(0) + Math.floor(rest / 676);
+    if (head > x.charCodeAt(0) + 2) return undefined;
+    const a = letter === 'e' ? 97 : 65;
+    return stem + letter + String.fromCharCode(head, a + (Math.floor(rest / 26) % 26), a + (rest % 26));
+  },
+  numberOf(first, name) {
+    const end = /^([Ee])([X-Zx-z])(?:(\d\d)|([A-Za-z])([A-Za-z]))$/.exec(name.slice(-4));
+    if (!end || name.length !== first.length || !name.startsWith(first.slice(0, -4))) return 0;
+    const [, , head, digits, second, third] = end;
+    if (digits !== undefined) return Number(digits);
+    const place = (letter: string, from: string) => letter.toLowerCase().charCodeAt(0) - from.charCodeAt(0);
+    return 100 + place(head!, 'x') * 676 + place(second!, 'a') * 26 + place(third!, 'a');
+  },
+};
+
 /**
  * The places behind the first, each with its file or without. The last is always an empty one: whether it matters is for
  * who reads the one before to say. A gap is passed as long as the folder of the first holds a later segment.
@@ -58,18 +92,19 @@ function numberOf(first: string, name: string): number {
 export function* laterSegments(
   first: ImageFile,
   companion: (name: string) => ImageFile,
+  naming: Naming = EWF1,
 ): Generator<Place, void, undefined> {
   const name = basename(first.path);
   let highest: number | undefined;
   for (let number = 2; ; number++) {
-    const wanted = segmentName(name, number);
+    const wanted = naming.nameOf(name, number);
     if (wanted === undefined) return;
     let file: ImageFile;
     try {
       file = companion(wanted);
     } catch (error) {
       if (!(error instanceof AsofError) || !ABSENT.has(error.code)) throw error;
-      highest ??= highestIn(dirname(first.path), name);
+      highest ??= highestIn(dirname(first.path), name, naming);
       const why = error.code === 'PARENT_MISSING' ? 'is missing' : `cannot be used: ${error.message}`;
       yield { file: undefined, why: `the segment ${wanted} ${why}` };
       if (number > highest) return;
@@ -88,8 +123,8 @@ const ABSENT: ReadonlySet<string> = new Set([
   'IO',
 ]);
 
-function highestIn(folder: string, first: string): number {
+function highestIn(folder: string, first: string, { numberOf: number }: Naming): number {
   let highest = 0;
-  for (const name of readdirSync(folder)) highest = Math.max(highest, numberOf(first, name));
+  for (const name of readdirSync(folder)) highest = Math.max(highest, number(first, name));
   return highest;
 }

@@ -18,7 +18,7 @@ const SIGNATURES: readonly Signature[] = [
   { name: 'dmg', bytes: 'koly', at: -512 },
   { name: 'L01 (logical evidence: files, no disk)', bytes: 'LVF\t\r\n\xff\0', at: 0 },
   { name: 'ewf, encrypted (AD encryption)', bytes: 'ADCRYPT\0', at: 0 },
-  { name: 'ewf (Ex01)', bytes: 'EVF2\r\n\x81\0', at: 0 },
+  { name: 'Lx01 (logical evidence: files, no disk)', bytes: 'LEF2\r\n\x81\0', at: 0 },
   { name: 'aff', bytes: 'AFF10\r\n\0', at: 0 },
   { name: 'partclone', bytes: 'partclone-image\0', at: 0 },
 ];

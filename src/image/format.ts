@@ -9,6 +9,7 @@ import type { ImageFile } from '../block/file.js';
 import type { Layer, SectorSize } from '../block/source.js';
 import { AsofError } from '../errors.js';
 import { ewf } from './ewf.js';
+import { ewf2 } from './ewf2.js';
 import type { Finding } from './finding.js';
 import { foreignFormat } from './foreign.js';
 import { qcow1 } from './qcow1.js';
@@ -124,7 +125,7 @@ export interface Image {
 }
 
 /** In the order in which they are asked; raw recognises nothing and is taken by decision only. */
-export const FORMATS: readonly ImageFormat[] = [qcow2, qcow1, vhd, vhdx, vdi, vmdk, ewf, splitRaw, raw];
+export const FORMATS: readonly ImageFormat[] = [qcow2, qcow1, vhd, vhdx, vdi, vmdk, ewf, ewf2, splitRaw, raw];
 
 /** Throws IMAGE_UNSUPPORTED where no format has that name. */
 export function formatNamed(name: string): ImageFormat {

@@ -101,6 +101,8 @@ function unpackOne({ codec, unpackedLength }: PackedExtent, packed: Buffer): Buf
     const block = packed.subarray(0, unpackedLength);
     return packed.readUInt32LE(unpackedLength) === adler32(block) ? block : undefined;
   }
+  if (codec === 'pattern') return Buffer.alloc(unpackedLength, packed);
+  if (codec === 'bzip2') return bunzip2(packed, unpackedLength);
   try {
     // Node compares the checksum behind the stream, and leaves alone what follows.
     const block = inflateSync(packed, { maxOutputLength: unpackedLength + 65536 });
@@ -108,6 +110,20 @@ function unpackOne({ codec, unpackedLength }: PackedExtent, packed: Buffer): Buf
   } catch {
     return undefined;
   }
+}
+
+const bunzipped = new Map<string, Buffer | undefined>();
+
+/** One process a block, so that what was unpacked before is kept. */
+function bunzip2(packed: Buffer, length: number): Buffer | undefined {
+  const key = `${length}:${packed.toString('latin1')}`;
+  if (!bunzipped.has(key)) {
+    const { stdout, status } = spawnSync('bzip2', ['-dcq'], { input: packed, maxBuffer: 2 ** 26 });
+    // 2: what follows the stream is none.
+    const fits = (status === 0 || status === 2) && stdout.length === length;
+    bunzipped.set(key, fits ? stdout : undefined);
+  }
+  return bunzipped.get(key);
 }
 
 /** RFC 1950, word for word. */
