@@ -48,11 +48,11 @@ export interface SectorBits {
 export interface Claims {
   /** Units that one claim takes. */
   readonly span: number;
-  /** The first units of all claims, in any order. */
-  all(): Iterable<number>;
+  /** The first units of all claims, in any order, in arrays that hold good until the next is asked for. */
+  all(): Iterable<Uint32Array>;
   of(index: number): number;
   /** Bitmaps that lie apart from the blocks take one unit each: the first ones of all, and that of a block. */
-  bitmaps?(): Iterable<number>;
+  bitmaps?(): Iterable<Uint32Array>;
   bitmapOf?(index: number): number;
 }
 
@@ -191,17 +191,18 @@ function firstFrom(all: Uint32Array, value: number): number {
   return low;
 }
 
-function sorted(claims: Iterable<number>): Uint32Array {
+function sorted(claims: Iterable<Uint32Array>): Uint32Array {
   let all = new Uint32Array(1024);
   let count = 0;
-  for (const claim of claims) {
-    if (count >= MOST_CLAIMS) return new Uint32Array(0);
-    if (count === all.length) {
-      const more = new Uint32Array(all.length * 2);
+  for (const some of claims) {
+    if (count + some.length > MOST_CLAIMS) return new Uint32Array(0);
+    if (count + some.length > all.length) {
+      const more = new Uint32Array(Math.max(all.length * 2, count + some.length));
       more.set(all);
       all = more;
     }
-    all[count++] = claim;
+    all.set(some, count);
+    count += some.length;
   }
   return all.subarray(0, count).sort();
 }

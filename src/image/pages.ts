@@ -60,7 +60,8 @@ export class Pages<File extends Bytes = ImageFile> {
   }
 }
 
-const HOST = endianness() === 'LE' ? 'little' : 'big';
+/** The order of this host's words. */
+export const HOST = endianness() === 'LE' ? 'little' : 'big';
 
 function wordsOf(held: Buffer, order: 'big' | 'little'): Uint32Array {
   if (held.equals(Buffer.from(ZEROS.buffer, 0, held.length))) return ZEROS;

@@ -9,7 +9,7 @@
 import type { ImageFile } from '../block/file.js';
 import { AsofError } from '../errors.js';
 import { ABSENT, BlockLayer, type BlockTable, examineBlocks, ZERO } from './blocks.js';
-import { Entries } from './entries.js';
+import { below, Entries, PART } from './entries.js';
 import type { Image, ImageFormat, ParentLink } from './format.js';
 
 const SIGNATURE = 0xbeda107f;
@@ -219,7 +219,8 @@ function tableOf(file: ImageFile, header: Header): BlockTable {
       span: 1,
       of: index => entries.at(index) as number,
       *all() {
-        for (const entry of entries.all()) if (entry < blocks) yield entry;
+        const into = new Uint32Array(PART / 4);
+        for (const part of entries.parts()) yield below(part, blocks, into);
       },
     },
   };

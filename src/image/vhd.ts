@@ -11,7 +11,7 @@ import { rawLayer } from '../block/raw-file.js';
 import { checkRange, type Layer } from '../block/source.js';
 import { AsofError } from '../errors.js';
 import { ABSENT, BlockLayer, type BlockTable, examineBlocks, type Place, type SectorBits } from './blocks.js';
-import { Entries } from './entries.js';
+import { below, Entries, PART } from './entries.js';
 import type { Image, ImageFormat, ParentLink } from './format.js';
 import {
   bearsCookie,
@@ -186,7 +186,8 @@ function tableOf(file: ImageFile, footer: Footer, header: DynamicHeader, trouble
       span,
       of: index => entries.at(index) as number,
       *all() {
-        for (const sector of entries.all()) if (sector !== UNUSED) yield sector;
+        const into = new Uint32Array(PART / 4);
+        for (const part of entries.parts()) yield below(part, UNUSED, into);
       },
     },
   };

@@ -18,7 +18,7 @@ import {
   ZERO,
 } from './blocks.js';
 import type { Image, ImageFormat, ParentLink } from './format.js';
-import { PAGE, Pages } from './pages.js';
+import { HOST, PAGE, Pages } from './pages.js';
 import { windowsPath } from './vhd-header.js';
 import { MIB, parseVhdx, type Vhdx } from './vhdx-header.js';
 
@@ -159,19 +159,36 @@ function tableOf(file: ImageFile, disk: Vhdx): BlockTable {
     return { kind: state === 6 ? 'data' : 'mixed', offset: mib * MIB };
   };
   /** The claims of all blocks, or of all bitmaps. */
-  function* claims(ofBitmaps: boolean): Generator<number, void, undefined> {
+  function* claims(ofBitmaps: boolean): Generator<Uint32Array, void, undefined> {
+    const into = new Uint32Array(PART / 8);
+    const words = new Uint32Array(PART / 4);
+    const raw = Buffer.from(words.buffer);
+    const zeros = Buffer.alloc(PART);
     for (let done = 0; done < count * 8; done += PART) {
       const part = readOrNothing(bytes, table.offset + done, Math.min(PART, count * 8 - done));
-      for (let at = 0; at + 8 <= part.length; at += 8) {
-        const lo = part.readUInt32LE(at);
-        const hi = part.readUInt32LE(at + 4);
-        if ((lo | hi) === 0) continue;
-        const { state, mib } = split(lo, hi);
-        const isBitmap = ((done + at) / 8) % (ratio + 1) === ratio;
-        if (isBitmap === ofBitmaps && (state === 6 || state === 7) && mib < HIGH) yield mib;
-      }
+      // Most of a sparse disk's table is zeros, and may be half a gigabyte.
+      if (part.equals(zeros.subarray(0, part.length))) continue;
+      part.copy(raw);
+      if (HOST !== 'little') raw.subarray(0, part.length - (part.length % 4)).swap32();
+      const entries = (part.length - (part.length % 8)) / 8;
+      yield claimed(words.subarray(0, entries * 2), done / 8, ofBitmaps, ratio + 1, into);
     }
   }
+  /** The first entry from `index` on that is not all zeros, at most `last`; the rest of one page is looked at. */
+  const firstUsedIn = (index: number, last: number): number => {
+    const at = table.offset + index * 8;
+    try {
+      const { words, bytes: held } = pages.page(Math.floor(at / PAGE));
+      const first = (at % PAGE) / 4;
+      const end = Math.min(held >> 2, first + (last - index) * 2);
+      let word = first;
+      while (word + 1 < end && words[word] === 0 && words[word + 1] === 0) word += 2;
+      return index + (word - first) / 2;
+    } catch (error) {
+      if (error instanceof AsofError && error.code === 'IO') return index;
+      throw error;
+    }
+  };
   return {
     file,
     size,
@@ -179,8 +196,13 @@ function tableOf(file: ImageFile, disk: Vhdx): BlockTable {
     end: file.size,
     place,
     firstUsed(block, last) {
-      while (block < last && place(block) === ABSENT) block++;
-      return block;
+      while (block < last && place(block) === ABSENT) {
+        // Behind the last block of a chunk stands the entry of its bitmap.
+        const chunk = Math.min(last, (Math.floor(block / ratio) + 1) * ratio);
+        const index = indexOf(block);
+        block += Math.max(1, Math.min(chunk - block, firstUsedIn(index, index + chunk - block) - index));
+      }
+      return Math.min(block, last);
     },
     bits(block): SectorBits | string {
       const found = entry(bitmapIndex(block));
@@ -208,6 +230,27 @@ function tableOf(file: ImageFile, disk: Vhdx): BlockTable {
       bitmapOf: block => (entry(bitmapIndex(block)) as { mib: number }).mib,
     },
   };
+}
+
+/**
+ * What the entries of `words`, of which the first is number `first`, claim, at the start of `into`: those of bitmaps, the last
+ * of each `every`, or all others.
+ */
+function claimed(
+  words: Uint32Array,
+  first: number,
+  ofBitmaps: boolean,
+  every: number,
+  into: Uint32Array,
+): Uint32Array {
+  let found = 0;
+  for (let word = 0; word < words.length; word += 2) {
+    if (words[word] === 0 && words[word + 1] === 0) continue;
+    const { state, mib } = split(words[word]!, words[word + 1]!);
+    const isBitmap = (first + word / 2) % every === every - 1;
+    if (isBitmap === ofBitmaps && (state === 6 || state === 7) && mib < HIGH) into[found++] = mib;
+  }
+  return into.subarray(0, found);
 }
 
 /** State and place of an entry; one with reserved bits set is in no state. */
