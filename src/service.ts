@@ -9,6 +9,7 @@ import { availableParallelism, tmpdir } from 'node:os';
 import { resolve } from 'node:path';
 import { Disk, type OnDamage } from './block/disk.js';
 import { Overlay } from './block/overlay.js';
+import { DigestCheck, type DigestVerdict } from './digest-check.js';
 import { AsofError } from './errors.js';
 import { type Chain, openChain } from './image/chain.js';
 import { check as checkChain } from './image/check.js';
@@ -21,7 +22,17 @@ import type { MountDriver, Mounted, MountOptions } from './mount/driver.js';
 import type { Directory, Entry, Tree } from './mount/tree.js';
 import { Engine } from './native.js';
 
-export type { Difference, Finding, MountDriver, Mounted, MountOptions, OnDamage, Overlay, Point };
+export type {
+  Difference,
+  DigestVerdict,
+  Finding,
+  MountDriver,
+  Mounted,
+  MountOptions,
+  OnDamage,
+  Overlay,
+  Point,
+};
 
 /** Bytes of unpacked blocks that are kept unless the user says otherwise. */
 export const DEFAULT_CACHE = 128 * 2 ** 20;
@@ -87,6 +98,8 @@ export interface ImageInfo {
   readonly sectorSize: number;
   readonly members: readonly MemberInfo[];
   readonly points: readonly PointInfo[];
+  /** Of the newest point, where it was asked for. */
+  readonly verified?: DigestVerdict;
 }
 
 export class OpenedImage {
@@ -99,6 +112,7 @@ export class OpenedImage {
   readonly #cacheBytes: number;
   readonly #disks = new Map<Point, Disk>();
   #engine: Engine | undefined;
+  #digests: DigestCheck | undefined;
 
   /** Throws what `openChain` throws. */
   constructor(path: string, options: ImageOptions = {}) {
@@ -193,6 +207,7 @@ export class OpenedImage {
         };
       }),
       points: this.points.map(point => this.pointInfo(point)),
+      ...(this.#digests && { verified: this.#digests.verdict() }),
     };
   }
 
@@ -213,6 +228,12 @@ export class OpenedImage {
     };
   }
 
+  /** Compares the newest point with the digests that its image carries, beside whoever reads it. */
+  verify(): Promise<DigestVerdict> {
+    this.#digests ??= new DigestCheck(this.openDisk(this.newest, 'error'), this.newest.digests);
+    return this.#digests.run();
+  }
+
   check(): Iterable<Finding> {
     return checkChain(this.#chain);
   }
@@ -223,6 +244,7 @@ export class OpenedImage {
 
   /** Closes every disk, the engine and every file. A second call does nothing. */
   close(): void {
+    this.#digests?.stop();
     for (const disk of this.#disks.values()) disk.close();
     this.#disks.clear();
     this.#engine?.close();

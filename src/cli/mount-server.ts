@@ -11,7 +11,8 @@ import { resolve } from 'node:path';
 import { AsofError, EXIT } from '../errors.js';
 import type { MountedHistory } from '../histories.js';
 import { createLog, LOG_LEVELS, type Logger, type LogLevel } from '../log.js';
-import type { DriverName, ImageOptions, Mounted } from '../service.js';
+import type { DigestVerdict, DriverName, ImageOptions, Mounted } from '../service.js';
+import { command } from '../shell.js';
 import { counted, printable } from './columns.js';
 import { EXIT_BUG } from './failure.js';
 import { LOG_VARIABLE } from './launch.js';
@@ -29,6 +30,8 @@ export interface ServeRequest {
   readonly logLevel: LogLevel | undefined;
   /** The file of a layer that is kept; true for one that is thrown away. */
   readonly overlay: true | string | undefined;
+  /** Compares the digests that the image carries, in the background. */
+  readonly verify: boolean;
   readonly json: boolean;
 }
 
@@ -94,6 +97,10 @@ export async function serve(request: ServeRequest): Promise<void> {
   log.info(state, 'mounted');
   const uncounted = (error: unknown) => log.error({ err: error }, 'the allocation cannot be counted');
   if (image) countAllocations(image).catch(uncounted);
+  if (image && request.verify) {
+    const unverified = (error: unknown) => log.error({ err: error }, 'the digests cannot be compared');
+    image.verify().then(verdict => tell(verdict, log), unverified);
+  }
   stop.asked.then(why => unmount(mounted, why, log));
   const reason = await mounted.ended;
   log.info({ mountPoint, reason }, 'ended');
@@ -109,8 +116,12 @@ export async function serve(request: ServeRequest): Promise<void> {
 }
 
 /** What is shown: a folder with a history, or an image and its chain. */
-async function openShown({ file, image: options, overlay }: ServeRequest) {
+async function openShown({ file, image: options, overlay, verify }: ServeRequest) {
   if (statSync(file, { throwIfNoEntry: false })?.isDirectory()) {
+    if (verify) {
+      const hint = command`asof verify ${file} --deep`;
+      throw new AsofError('USAGE', `--verify compares the digests of one image, ${file} is a folder`, hint);
+    }
     if (overlay) {
       throw new AsofError(
         'USAGE',
@@ -124,6 +135,14 @@ async function openShown({ file, image: options, overlay }: ServeRequest) {
   const { OpenedImage } = await import('../service.js');
   const image = new OpenedImage(file, options);
   return { shown: image, image };
+}
+
+function tell(verdict: DigestVerdict, log: Logger): void {
+  const { state } = verdict;
+  if (state === 'differs' || state === 'unreadable')
+    log.error(verdict, 'the disk is not what the digests of its image say');
+  else if (state === 'none') log.warn(verdict, 'the image carries no digest');
+  else if (state === 'matches') log.info(verdict, 'the disk is what the digests of its image say');
 }
 
 async function unmount(mounted: Mounted, why: string, log: Logger): Promise<void> {

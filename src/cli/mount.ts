@@ -15,6 +15,7 @@ interface Flags extends ImageFlags {
   readonly onDamage: OnDamage;
   readonly logLevel?: LogLevel;
   readonly overlay?: true | string;
+  readonly verify?: boolean;
 }
 
 export function define(command: Command): void {
@@ -27,6 +28,7 @@ export function define(command: Command): void {
       'DIR/disk can be written: into a layer in the file PATH, which is kept, or in one that is thrown away',
       named('--overlay'),
     )
+    .option('--verify', 'compare the disk with the digests that its image carries, while it is mounted')
     .addOption(
       new Option('--driver <NAME>', 'the mount driver (the first that can be used unless given)').choices(
         DRIVERS,
@@ -53,6 +55,8 @@ export function define(command: Command): void {
 With --overlay the image stays what it is, and so does DIR/<moment>/disk. A layer that is kept is opened again for the same
 point alone; one that is thrown away lies in $TMPDIR.
 
+With --verify all of the newest point is read in the background; "verified" in DIR/info.json has the verdict, and the log too.
+
 The command returns when the disks can be read and leaves a server behind, which ends with the mount.
 ${examples(['asof mount disk.qcow2 /mnt/disk', 'asof mount monday.qcow2 /mnt/disk --search /backup/full --foreground', 'asof mount disk.qcow2 /mnt/disk --overlay=changes.layer'])}`,
     )
@@ -71,6 +75,7 @@ ${examples(['asof mount disk.qcow2 /mnt/disk', 'asof mount monday.qcow2 /mnt/dis
         driver: flags.driver,
         logLevel: flags.logLevel,
         overlay: flags.overlay,
+        verify: flags.verify ?? false,
         json: flags.json ?? false,
       });
     });

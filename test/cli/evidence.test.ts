@@ -1,10 +1,12 @@
 /** What an E01 image says of itself: in `asof info`, and compared with the disk by `asof check --deep`. */
 import { createHash } from 'node:crypto';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { behind, checked, DONE, group, packed, volume, writeSegment } from '../fixtures/ewf.js';
 import { folder, noise } from '../image/peer.js';
-import { asof, asofJson } from './asof.js';
+import { missing } from '../peers.js';
+import { asof, asofJson, eventually, peer } from './asof.js';
 
 const CHUNK = 8192;
 const BYTES = noise(4, 2 * CHUNK);
@@ -56,4 +58,47 @@ t.test('a digest that is not, and one that cannot be', async t => {
   t.match(spoilt.stdout.toString(), /does not unpack[^\n]*\[bytes 8192 to 16383\]/);
   const shallow = await asof('check', join(dir, 'wrong.E01'));
   t.equal(shallow.status, 0, 'only --deep reads the disk');
+});
+
+interface Verified {
+  readonly verified?: {
+    readonly state: string;
+    readonly done: number;
+    readonly why: string;
+    readonly digests: readonly { algorithm: string; stored: string; found: string | null }[];
+  };
+}
+
+t.test('a mount compares the digest in the background', { skip: missing([], ['fuse']) }, async t => {
+  const raw = join(dir, 'plain.raw');
+  writeFileSync(raw, BYTES);
+  for (const [path, state, found] of [
+    [image('right.E01', right), 'matches', right],
+    [image('wrong.E01', wrong), 'differs', right],
+    [image('spoilt.E01', right, true), 'unreadable', null],
+    [raw, 'none', undefined],
+  ] as const) {
+    const at = join(dir, `mnt-${state}`);
+    mkdirSync(at);
+    t.teardown(() => asof('umount', at));
+    const mounted = await asof('mount', path, at, '--verify');
+    t.equal(mounted.status, 0, mounted.stderr.toString());
+    const read = async () => JSON.parse((await peer('cat', join(at, 'info.json'))).toString()) as Verified;
+    await eventually(async () => (await read()).verified?.state !== 'running', 'a verdict');
+    const { verified } = await read();
+    t.equal(verified?.state, state);
+    t.equal(verified?.digests[0]?.found, found);
+    if (state === 'unreadable') t.match(verified?.why, /cannot be vouched for/);
+    await asof('umount', at);
+  }
+  const refused = await asof('mount', dir, dir, '--verify');
+  t.match(refused.stderr.toString(), /is a folder[^]*asof verify/);
+});
+
+t.test('a mount that is not asked says nothing of digests', { skip: missing([], ['fuse']) }, async t => {
+  const at = join(dir, 'mnt-quiet');
+  mkdirSync(at);
+  t.teardown(() => asof('umount', at));
+  await asof('mount', image('right.E01', right), at);
+  t.notOk('verified' in JSON.parse((await peer('cat', join(at, 'info.json'))).toString()));
 });
