@@ -6,7 +6,7 @@ import { basename } from 'node:path';
 import type { BlockSource, Layer } from '../block/source.js';
 import { stack } from '../block/stack.js';
 import { AsofError } from '../errors.js';
-import { momentOf, parseTime } from '../moment.js';
+import { endOfTime, momentOf } from '../moment.js';
 import type { Chain } from './chain.js';
 import type { StoredDigest } from './format.js';
 import { type ShadowInfo, shadowPointsOf } from './shadow-points.js';
@@ -117,7 +117,7 @@ export function pointAt(all: readonly Point[], time: Date): Point {
  */
 export function findPoint(all: readonly Point[], text: string): Point {
   if (text.startsWith('@')) {
-    const time = parseTime(text.slice(1));
+    const time = endOfTime(text.slice(1));
     if (!time)
       throw unknown(`${JSON.stringify(text)} is not @ and a time such as @2026-11-21T10:15:00Z`, all);
     return pointAt(all, time);

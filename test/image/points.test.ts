@@ -56,7 +56,9 @@ t.test('a point is meant by id, moment, name or time', async t => {
   t.equal(findPoint(all, '2026-11-24T10-15-00Z'), all[0]);
   t.equal(findPoint(all, 'tuesday.qcow2'), all[0]);
   t.equal(findPoint(all, '@2026-11-24T10:15:00.750Z'), all[0]);
-  t.equal(findPoint(all, '@2026-11-24T10:15:00Z'), all[1], 'not yet at that instant');
+  t.equal(findPoint(all, '@2026-11-24T10:15:00.749Z'), all[1], 'not yet at that instant');
+  t.equal(findPoint(all, '@2026-11-24T10:15:00Z'), all[0], 'within that second');
+  t.equal(findPoint(all, '@2026-11-24'), all[0], 'on that day');
   t.equal(findPoint(all, '@2026-11-23T23-59-00Z'), all[1]);
   refuses('sunday', /no point is called "sunday"; there are: tuesday\.qcow2, monday\.qcow2/);
   refuses('clean', /2 points have the name "clean"/);
