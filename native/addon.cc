@@ -4,6 +4,7 @@
 #include "cow_object.h"
 #include "engine_object.h"
 #include "file_extents.h"
+#include "folder_files.h"
 #include "imager_object.h"
 #include "kernel_calls.h"
 #include "overlay_object.h"
@@ -17,6 +18,7 @@ constexpr void (*kParts[])(Napi::Env, Napi::Object) = {
     asof::InitEngine,
     asof::InitCow,
     asof::InitFileExtents,
+    asof::InitFolderFiles,
     asof::InitImager,
     asof::InitKernelCalls,
     asof::InitOverlay,

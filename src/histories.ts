@@ -2,10 +2,12 @@
  * Composition of histories: what the commands backup, history, verify and mount ask for. It knows the images and what a
  * mount shows; where a source comes from the daemon, src/cli/backup-volume.ts asks for it.
  */
-import { existsSync, fstatSync, realpathSync, statSync } from 'node:fs';
+import { fstatSync, realpathSync, statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { basename, dirname, extname, resolve } from 'node:path';
+import { basename, extname } from 'node:path';
 import { Disk, type OnDamage } from './block/disk.js';
+import type { BlockSource, SectorSize } from './block/source.js';
+import { blockDevice } from './cow/block-device.js';
 import { AsofError } from './errors.js';
 import {
   type BackupOptions,
@@ -18,13 +20,15 @@ import { openChain } from './image/chain.js';
 import { type Consolidated, consolidate as runConsolidation } from './image/consolidate.js';
 import { type Action, type ConsolidationPlan, planConsolidation } from './image/consolidate-plan.js';
 import { History, type HistoryPoint } from './image/history.js';
+import { HistoryFolder } from './image/history-folder.js';
 import { IMAGE_KINDS, type ImageKind, type Manifest } from './image/manifest.js';
 import { points as pointsOf } from './image/points.js';
 import { CLUSTER } from './image/qcow2-writer.js';
 import { KEEP_RULES, type Keep, type KeepRule, keptBy } from './image/retention.js';
 import { type UsedSpace, usedSpace, withoutUnused } from './image/used-space.js';
-import { keepResult, resultsOf, type Verified } from './image/verification.js';
+import { keepResult, type Verified } from './image/verification.js';
 import { verifyPoint } from './image/verify.js';
+import { folderOf, isFolder, Listing, stateOfPoint } from './listings.js';
 import { endOfTime } from './moment.js';
 import { holderOfFiles } from './mount/file-holders.js';
 import type { Directory, Entry, Tree } from './mount/tree.js';
@@ -46,7 +50,7 @@ export type {
   Manifest,
   Verified,
 };
-export { History, IMAGE_KINDS, KEEP_RULES };
+export { History, IMAGE_KINDS, isFolder, KEEP_RULES };
 
 const CACHE = 64 * 2 ** 20;
 const MAP_BYTES = 32 * 2 ** 20;
@@ -69,6 +73,8 @@ export async function backup(
   options: BackupOptions,
   facts: SourceFacts & {
     readonly format?: string | undefined;
+    /** Of the volume, where the file that is read does not tell it; a block device does. */
+    readonly sectorSize?: SectorSize | undefined;
     /** What the file system at its beginning does not use is left out, where that is known. */
     readonly map?: boolean | undefined;
   } = {},
@@ -78,7 +84,9 @@ export async function backup(
   let disk: Disk | undefined;
   try {
     const [point] = pointsOf(chain);
-    const source = point!.open();
+    const opened = point!.open();
+    const sectorSize = facts.sectorSize ?? sectorSizeOf(path) ?? opened.sectorSize;
+    const source: BlockSource = { ...opened, sectorSize };
     const map = facts.map ? await mapOf(path, chain.files.length, source.size) : undefined;
     disk = new Disk(engine, map?.unused ? withoutUnused(source, map.unused) : source);
     if (disk.size === 0) throw new AsofError('IO', `${path} has no bytes`);
@@ -121,25 +129,16 @@ async function mapOf(path: string, files: number, size: number): Promise<UsedSpa
   return usedSpace(path, size);
 }
 
+/** Of a block device: its logical sectors, by which a partition table counts. */
+function sectorSizeOf(path: string): SectorSize | undefined {
+  const stat = statSync(path, { bigint: true });
+  return stat.isBlockDevice() ? blockDevice(stat.rdev).sectorSize : undefined;
+}
+
 /** Size and times of writing; those of a block device say nothing. */
 function stateOf(fd: number): string {
   const { size, mtimeNs, ctimeNs } = fstatSync(fd, { bigint: true });
   return `${size} ${mtimeNs} ${ctimeNs}`;
-}
-
-/** A point with what has been found of it: what `asof history --json` lists. */
-export interface PointState {
-  readonly id: string;
-  readonly stem: string;
-  readonly moment: string;
-  readonly manifest: Manifest;
-  /** The newest result; null where nobody has looked since the proof. */
-  readonly verified: Verified | null;
-}
-
-export function stateOfPoint(history: History, point: HistoryPoint): PointState {
-  const { manifest, stem, moment } = point;
-  return { id: manifest.id, stem, moment, manifest, verified: resultsOf(history, point).at(-1) ?? null };
 }
 
 export interface VerifyRequest {
@@ -183,9 +182,26 @@ export async function* verify(
         engine = newEngine();
       }
     }
+    if (request.keep) renewCatalogue(history.path);
   } finally {
     imager.close();
     engine.close();
+  }
+}
+
+/** What was found is listed as quickly as the points are. Where another run writes to the folder, that does it. */
+function renewCatalogue(folder: string): void {
+  let place: HistoryFolder;
+  try {
+    place = new HistoryFolder(folder);
+  } catch (error) {
+    if (error instanceof AsofError) return;
+    throw error;
+  }
+  try {
+    new Listing(folder).keepCatalogue();
+  } finally {
+    place.close();
   }
 }
 
@@ -250,10 +266,9 @@ export function openHistory(
   readonly history: History;
   readonly point: HistoryPoint | undefined;
 } {
-  // What is not there is missed by History, in words.
-  const folder = isFolder(path) || !existsSync(path);
-  const history = new History(folder ? path : dirname(resolve(path)), options);
-  if (folder) return { history, point: undefined };
+  const folder = folderOf(path);
+  const history = new History(folder, options);
+  if (folder === path) return { history, point: undefined };
   try {
     const name = basename(path);
     return { history, point: history.find(name.replace(/\.(json|tree|map|verified)$/, '')) };
@@ -261,10 +276,6 @@ export function openHistory(
     history.close();
     throw error;
   }
-}
-
-export function isFolder(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
 }
 
 /** A history as `asof mount` shows it. */

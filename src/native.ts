@@ -466,6 +466,12 @@ export interface Addon {
   unpack(codec: number, packed: Uint8Array, length: number): Buffer | undefined;
   /** A bzip2 stream of at most `limit` bytes, unpacked; undefined where it is none. Bytes may follow it. */
   unbzip2(packed: Uint8Array, limit: number): Buffer | undefined;
+  /**
+   * Files of a folder whose names end in one of `endings`: names with `/` between them and, four numbers a name, which file it
+   * is (inode, bytes, times of writing and of change in milliseconds as fs.Stats has them; NaN where it cannot be asked).
+   * Throws an error whose `code` is the errno's name.
+   */
+  folderFiles(path: string, endings: readonly string[]): { names: string; states: Float64Array };
   /** flock(2), exclusive and without waiting: whether it is ours now. Of a descriptor's duplicates too. */
   lockWhole(fd: number): boolean;
   /** flock(2), shared and without waiting: whether nobody else has it exclusively. */

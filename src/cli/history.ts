@@ -1,6 +1,6 @@
 /** `asof history`: the points of a history, and how they stand on each other. */
 import type { Command } from 'commander';
-import { openHistory, type PointState, stateOfPoint } from '../histories.js';
+import { type Found, folderOf, type ListedPoint, Listing, stateOfPoint } from '../listings.js';
 import { columns, printable } from './columns.js';
 import { type JsonFlag, named, withJson } from './options.js';
 import { write, writeJson } from './output.js';
@@ -19,41 +19,37 @@ asof verify, or what was found wrong.
 ${examples(['asof history /backup', 'asof history /backup data --json'])}`,
     )
     .action(async (folder: string, volume: string | undefined, flags: JsonFlag) => {
-      const { history } = openHistory(folder);
-      try {
-        const points = volume === undefined ? history.points : history.of(volume);
+      const history = new Listing(folderOf(folder));
+      const points = volume === undefined ? history.points : history.of(volume);
+      if (flags.json) {
         const states = points.map(point => stateOfPoint(history, point));
-        if (flags.json) await writeJson({ path: history.path, points: states, troubles: history.troubles });
-        else {
-          await write(table(states));
-          for (const trouble of history.troubles) await write(`cannot be believed: ${printable(trouble)}\n`);
-        }
-      } finally {
-        history.close();
+        await writeJson({ path: history.path, points: states, troubles: history.troubles });
+        return;
       }
+      await write(table(history, points));
+      for (const trouble of history.troubles) await write(`cannot be believed: ${printable(trouble)}\n`);
     });
 }
 
-function table(states: readonly PointState[]): string {
-  const stems = new Map(states.map(({ id, stem }) => [id, stem]));
-  const rows = states.map(({ stem, id, manifest, verified }) => [
-    id.slice(0, 8),
-    manifest.volume.name,
-    manifest.time.slice(0, 19).replace('T', ' '),
-    manifest.kind,
-    manifest.base
-      ? stems.has(manifest.base.id)
-        ? manifest.base.id.slice(0, 8)
-        : `${manifest.base.id} (missing)`
-      : '-',
-    manifest.method,
-    humanSize(manifest.image.bytes),
-    manifest.consistency,
-    said(manifest.proof.time, verified),
-    [manifest.label, manifest.bad.runs.length > 0 ? `${manifest.bad.runs.length} bad runs` : '', stem]
-      .filter(Boolean)
-      .join(', '),
-  ]);
+function table(history: Listing, points: readonly ListedPoint[]): string {
+  const ids = new Set(history.points.map(({ summary }) => summary.id));
+  const baseOf = (id: string) => (id === '' ? '-' : ids.has(id) ? id.slice(0, 8) : `${id} (missing)`);
+  const rows = points.map(point => {
+    const { id, volumeName, time, kind, base, method, bytes, consistency, proved, label, bad } =
+      point.summary;
+    return [
+      id.slice(0, 8),
+      volumeName,
+      time.slice(0, 19).replace('T', ' '),
+      kind,
+      baseOf(base),
+      method,
+      humanSize(bytes),
+      consistency,
+      said(proved, history.found(point)),
+      `${label && `${label}, `}${bad > 0 ? `${bad} bad runs, ` : ''}${point.stem}`,
+    ];
+  });
   return columns(
     ['ID', 'VOLUME', 'TIME', 'KIND', 'BASE', 'METHOD', 'STORED', 'CONSISTENCY', 'VERIFIED', 'NAME'],
     ['<', '<', '<', '<', '<', '<', '>', '<', '<', '<'],
@@ -61,8 +57,8 @@ function table(states: readonly PointState[]): string {
   );
 }
 
-function said(proof: string, verified: PointState['verified']): string {
+function said(proof: string, found: Found | null): string {
   const day = (time: string) => time.slice(0, 16).replace('T', ' ');
-  if (!verified) return day(proof);
-  return verified.sound ? day(verified.time) : `DEFECTS ${day(verified.time)}`;
+  if (!found) return day(proof);
+  return found.sound ? day(found.time) : `DEFECTS ${day(found.time)}`;
 }

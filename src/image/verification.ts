@@ -5,7 +5,9 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { AsofError, errnoOf } from '../errors.js';
-import type { History, HistoryPoint } from './history.js';
+import type { Found } from './catalogue.js';
+import type { History } from './history.js';
+import type { HistoryPoint } from './listing.js';
 import type { Run } from './manifest.js';
 import { readSealed, writeSealed } from './sealed.js';
 
@@ -33,7 +35,16 @@ export interface Verified {
   readonly defects: readonly StoredDefect[];
 }
 
-export function resultsOf(history: Pick<History, 'path'>, point: HistoryPoint): readonly Verified[] {
+/** The newest result of the point that is called `stem`; null where nobody has looked, or it is damaged. */
+export function newestOf(folder: string, stem: string): Found | null {
+  const newest = resultsOf({ path: folder }, { stem }).at(-1);
+  return newest ? { time: newest.time, sound: newest.sound } : null;
+}
+
+export function resultsOf(
+  history: Pick<History, 'path'>,
+  point: Pick<HistoryPoint, 'stem'>,
+): readonly Verified[] {
   try {
     return readSealed<{ results: Verified[] }>(pathOf(history, point), KIND).results;
   } catch (error) {
@@ -44,7 +55,11 @@ export function resultsOf(history: Pick<History, 'path'>, point: HistoryPoint): 
 }
 
 /** Throws IO. */
-export function keepResult(history: Pick<History, 'path'>, point: HistoryPoint, result: Verified): void {
+export function keepResult(
+  history: Pick<History, 'path'>,
+  point: Pick<HistoryPoint, 'stem'>,
+  result: Verified,
+): void {
   const results = [...resultsOf(history, point), result].slice(-KEPT);
   const path = pathOf(history, point);
   const temporary = `${path}.${process.pid}.new`;
@@ -77,6 +92,6 @@ export function holds(history: History, point: HistoryPoint, offset: number, len
   return true;
 }
 
-function pathOf(history: Pick<History, 'path'>, point: HistoryPoint): string {
+function pathOf(history: Pick<History, 'path'>, point: Pick<HistoryPoint, 'stem'>): string {
   return join(history.path, `${point.stem}.verified`);
 }
