@@ -47,6 +47,7 @@ export async function backupVolume(
   try {
     result = await backup(`${mount}/volumes/${volume.name}/${snapshot!.moment}/disk`, flags.to, options, {
       format: 'raw',
+      sectorSize: volume.sectorSize === 4096 ? 4096 : 512,
       map: flags.leaveUnused,
       volume: { id: volume.id, name: volume.name, source: volume.origin },
       time: new Date(snapshot!.at),
