@@ -1,6 +1,7 @@
 /**
  * Writes a hash tree: the base's digests, and those that were set. Pages that were touched are held in memory up to a
- * limit, then kept in the file itself at the place where they will stay; so memory is bounded whatever the disk's size.
+ * limit, then kept in the file itself at the place where they will stay; what is left in memory of each, which covers 8 MiB of
+ * the disk, is where it stands: some 50 bytes.
  */
 import { closeSync, constants, fsyncSync, openSync, readSync } from 'node:fs';
 import {
@@ -54,28 +55,15 @@ export class TreeWriter {
     for (const [index, page] of this.#held) this.#write(pageKey(0, index), page);
     this.#held.clear();
     this.#last = undefined;
-    let digests = new Map<number, Buffer>();
-    const own = [...this.#slots.keys()].map(key => key / LEVELS).sort((a, b) => a - b);
-    for (const index of own) digests.set(index, sha256(this.#read(this.#slots.get(pageKey(0, index))!)));
-    let top = this.#before(LEVELS - 1, 0);
-    for (let level = 1; level < LEVELS; level++) {
-      const pages = new Map<number, Buffer>();
-      for (const [index, digest] of digests) {
-        const parent = Math.floor(index / FANOUT);
-        let page = pages.get(parent);
-        if (!page) {
-          page = Buffer.from(this.#before(level, parent));
-          pages.set(parent, page);
-        }
-        digest.copy(page, (index % FANOUT) * DIGEST);
-      }
-      digests = new Map();
-      for (const [index, page] of pages) {
-        this.#write(pageKey(level, index), page);
-        digests.set(index, sha256(page));
-        if (level === LEVELS - 1) top = page;
-      }
+    const touched = Float64Array.from(this.#slots.keys(), key => key / LEVELS).sort();
+    const upper = new UpperPages(
+      (level, index) => this.#before(level, index),
+      (level, index, page) => this.#write(pageKey(level, index), page),
+    );
+    for (const index of touched) {
+      upper.put(1, index, sha256(this.#read(this.#slots.get(pageKey(0, index))!)));
     }
+    const top = upper.close() ?? this.#before(LEVELS - 1, 0);
     const root = rootOf(this.#shape, top);
     this.#writeEnds(root);
     fsyncSync(this.#fd);
@@ -137,5 +125,46 @@ export class TreeWriter {
     const head = treeHead({ size, clusterSize, root }, this.#slots.size, sha256(index));
     writeAt(this.#fd, index, HEAD + this.#slots.size * PAGE);
     writeAt(this.#fd, head, 0);
+  }
+}
+
+/** The pages above those of level 0, which come in rising order: one of each level is held. */
+class UpperPages {
+  readonly #before: (level: number, index: number) => Buffer;
+  readonly #write: (level: number, index: number, page: Buffer) => void;
+  readonly #open = new Map<number, { readonly index: number; readonly page: Buffer }>();
+  #top: Buffer | undefined;
+
+  constructor(
+    before: (level: number, index: number) => Buffer,
+    write: (level: number, index: number, page: Buffer) => void,
+  ) {
+    this.#before = before;
+    this.#write = write;
+  }
+
+  /** The digest of the page `below` of the level below `level`. */
+  put(level: number, below: number, digest: Buffer): void {
+    const index = Math.floor(below / FANOUT);
+    if (this.#open.get(level)?.index !== index) {
+      this.#end(level);
+      this.#open.set(level, { index, page: Buffer.from(this.#before(level, index)) });
+    }
+    digest.copy(this.#open.get(level)!.page, (below % FANOUT) * DIGEST);
+  }
+
+  /** Writes what is left; the one page of the highest level, undefined where nothing was put. */
+  close(): Buffer | undefined {
+    for (let level = 1; level < LEVELS; level++) this.#end(level);
+    return this.#top;
+  }
+
+  #end(level: number): void {
+    const open = this.#open.get(level);
+    if (!open) return;
+    this.#open.delete(level);
+    this.#write(level, open.index, open.page);
+    if (level === LEVELS - 1) this.#top = open.page;
+    else this.put(level + 1, open.index, sha256(open.page));
   }
 }

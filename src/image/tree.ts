@@ -11,16 +11,16 @@ import { createHash } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
 import { ImageFile } from '../block/file.js';
 import { AsofError } from '../errors.js';
+import { INDEX_ENTRY, LEVELS, PageIndex } from './page-index.js';
+
+export { INDEX_ENTRY, LEVELS };
 
 export const DIGEST = 32;
 export const FANOUT = 128;
 export const PAGE = DIGEST * FANOUT;
-export const LEVELS = 6;
 export const HEAD = 4096;
 export const MAGIC = 'ASOFTREE';
 export const VERSION = 1;
-/** Bytes of an entry of the index: level u32, zeros u32, number of the page in its level u64. */
-export const INDEX_ENTRY = 16;
 
 /** Pages that one open tree keeps, and pages a file may have (a disk of 2^53 bytes has fewer). */
 const KEPT = 512;
@@ -91,8 +91,7 @@ export class TreeFile implements TreeShape {
   readonly clusterSize: number;
   readonly root: string;
   readonly #file: ImageFile;
-  /** Keys in rising order, and where each stands. */
-  readonly #slots: ReadonlyMap<number, number>;
+  readonly #index: PageIndex;
 
   /** Throws NOT_FOUND, IO or HISTORY_DAMAGED. */
   constructor(path: string) {
@@ -120,12 +119,12 @@ export class TreeFile implements TreeShape {
       if (!sha256(index).equals(head.subarray(64, 96))) {
         throw damaged('the checksum of its index does not match');
       }
-      const slots = new Map<number, number>();
-      for (let slot = 0; slot < pages; slot++) {
-        const at = slot * INDEX_ENTRY;
-        slots.set(pageKey(index.readUInt32LE(at), Number(index.readBigUInt64LE(at + 8))), slot);
+      try {
+        this.#index = new PageIndex(index);
+      } catch (error) {
+        if (!(error instanceof RangeError)) throw error;
+        throw damaged(`its index names ${error.message}`);
       }
-      this.#slots = slots;
     } catch (error) {
       this.#file.close();
       throw error;
@@ -133,19 +132,17 @@ export class TreeFile implements TreeShape {
   }
 
   has(level: number, index: number): boolean {
-    return this.#slots.has(pageKey(level, index));
+    return this.#index.slot(level, index) >= 0;
   }
 
   page(level: number, index: number): Buffer | undefined {
-    const slot = this.#slots.get(pageKey(level, index));
-    return slot === undefined ? undefined : this.#file.read(HEAD + slot * PAGE, PAGE);
+    const slot = this.#index.slot(level, index);
+    return slot < 0 ? undefined : this.#file.read(HEAD + slot * PAGE, PAGE);
   }
 
   /** Numbers of the pages of a level that the file holds, rising. */
-  pages(level: number): number[] {
-    const found: number[] = [];
-    for (const key of this.#slots.keys()) if (key % LEVELS === level) found.push((key - level) / LEVELS);
-    return found.sort((a, b) => a - b);
+  pages(level: number): Uint32Array {
+    return this.#index.pages(level);
   }
 
   close(): void {
