@@ -7,7 +7,11 @@ import type { LayerExtent } from './extent.js';
 import type { ImageFile } from './file.js';
 import { checkRange, type Layer } from './source.js';
 
-/** Runs of data that one look-up asks for: bounds what a caller pays who wants the first run only. */
+/**
+ * Runs of data that the first look-up of a walk asks for, and at most a later one: most callers want the runs around one place,
+ * and each costs two calls of the kernel, which on a mount are two questions to its server.
+ */
+const FIRST_RUNS = 4;
 const RUNS = 256;
 
 /** The bytes of `file` as a layer, holes as zeros. */
@@ -23,8 +27,8 @@ export function rawLayer(file: ImageFile): Layer {
 }
 
 function* walk(file: ImageFile, offset: number, end: number): Generator<LayerExtent, void, undefined> {
-  while (offset < end) {
-    const runs = dataRuns(file, offset, end - offset);
+  for (let limit = FIRST_RUNS; offset < end; limit = Math.min(RUNS, limit * 4)) {
+    const runs = dataRuns(file, offset, end - offset, limit);
     for (let i = 0; i < runs.length; i += 2) {
       const start = Math.max(offset, runs[i]!);
       const stop = Math.min(end, runs[i]! + runs[i + 1]!);
@@ -33,16 +37,16 @@ function* walk(file: ImageFile, offset: number, end: number): Generator<LayerExt
       offset = Math.max(offset, stop);
     }
     // Fewer runs than asked for: there is no more data.
-    if (runs.length >= RUNS * 2) continue;
+    if (runs.length >= limit * 2) continue;
     if (offset < end) yield { kind: 'zero', length: end - offset, by: file };
     return;
   }
 }
 
-/** Start and length of each run of data, alternating; at most RUNS. */
-function dataRuns(file: ImageFile, offset: number, length: number): ArrayLike<number> {
+/** Start and length of each run of data, alternating; at most `limit`. */
+function dataRuns(file: ImageFile, offset: number, length: number, limit: number): ArrayLike<number> {
   const extents = hasAddon() ? loadAddon().fileExtents : undefined;
-  return extents ? extents(file.fd, offset, length, RUNS) : [offset, length];
+  return extents ? extents(file.fd, offset, length, limit) : [offset, length];
 }
 
 let addon: boolean | undefined;
