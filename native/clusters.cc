@@ -9,12 +9,16 @@
 #include <algorithm>
 
 #include "digest.h"
+#include "digest_pair.h"
 
 namespace asof {
 namespace {
 
-// Bytes that are read at once where clusters follow each other.
-constexpr uint64_t kReadAtOnce = uint64_t{1} << 20;
+// Bytes that are read at once where clusters follow each other, and digested while the processor's cache has them.
+constexpr uint64_t kReadAtOnce = uint64_t{1} << 19;
+
+// Buffers that are kept for batches to come: 4 MiB each, with the usual batches.
+constexpr size_t kKeptBuffers = 16;
 
 // Pieces of one pwritev(2).
 constexpr size_t kPieces = 64;
@@ -68,14 +72,13 @@ int ReadRun(Disk* disk, uint64_t offset, size_t length, uint32_t cluster_size, u
   return 0;
 }
 
-int ReadAll(Disk* disk, uint32_t cluster_size, ClusterBatch* batch) {
+// The clusters [from, to) of the batch, to `into`.
+int ReadSome(Disk* disk, uint32_t cluster_size, size_t from, size_t to, uint8_t* into, ClusterBatch* batch) {
   const uint64_t size = disk->Size();
   const auto& numbers = batch->numbers;
-  for (size_t i = 0, next; i < numbers.size(); i = next) {
-    for (next = i + 1; next < numbers.size() && numbers[next] == numbers[next - 1] + 1; ++next) {
-      if ((next - i + 1) * cluster_size > kReadAtOnce) break;
+  for (size_t i = from, next; i < to; i = next) {
+    for (next = i + 1; next < to && numbers[next] == numbers[next - 1] + 1; ++next) {
     }
-    uint8_t* into = batch->bytes.get() + i * cluster_size;
     const uint64_t offset = numbers[i] * cluster_size;
     const size_t whole = (next - i) * cluster_size;
     if (offset >= size) return EINVAL;
@@ -83,8 +86,52 @@ int ReadAll(Disk* disk, uint32_t cluster_size, ClusterBatch* batch) {
     int error = ReadRun(disk, offset, length, cluster_size, into, &batch->bad);
     if (error != 0) return error;
     memset(into + length, 0, whole - length);
+    into += whole;
   }
   return 0;
+}
+
+// The digests of the clusters [from, to), whose bytes are at `bytes`: two at a time where the processor can. `zeros` is that of
+// a cluster of zeros, once one was met; those are of kind zero then.
+bool DigestSome(const uint8_t* bytes, uint32_t size, size_t from, size_t to, std::vector<uint8_t>* zeros, ClusterBatch* batch) {
+  auto digest_of = [batch](size_t i) { return batch->digests.data() + i * kDigestSize; };
+  auto bytes_of = [bytes, size, from](size_t i) { return bytes + (i - from) * size; };
+  const size_t none = to;
+  size_t waiting = none;
+  for (size_t i = from; i < to; ++i) {
+    const bool zero = IsZero(bytes_of(i), size);
+    batch->kinds[i] = static_cast<uint8_t>(zero ? ClusterKind::kZero : ClusterKind::kPlain);
+    if (zero) {
+      if (zeros->empty()) {
+        zeros->resize(kDigestSize);
+        if (!Digest(bytes_of(i), size, zeros->data())) return false;
+      }
+      memcpy(digest_of(i), zeros->data(), kDigestSize);
+    } else if (waiting == none) {
+      waiting = i;
+    } else {
+      if (!DigestPair(bytes_of(waiting), bytes_of(i), size, digest_of(waiting), digest_of(i)) &&
+          !(Digest(bytes_of(waiting), size, digest_of(waiting)) && Digest(bytes_of(i), size, digest_of(i)))) {
+        return false;
+      }
+      waiting = none;
+    }
+  }
+  return waiting == none || Digest(bytes_of(waiting), size, digest_of(waiting));
+}
+
+// What the i-th cluster is beside its digest.
+void Judge(const uint8_t* bytes, const ClusterOptions& options, size_t i, ClusterBatch* batch) {
+  const uint32_t size = options.cluster_size;
+  const uint8_t* digest = batch->digests.data() + i * kDigestSize;
+  ClusterKind kind = static_cast<ClusterKind>(batch->kinds[i]);
+  if (!batch->expected.empty() && memcmp(digest, batch->expected.data() + i * kDigestSize, kDigestSize) == 0) {
+    kind = ClusterKind::kSame;
+  } else if (kind == ClusterKind::kPlain && options.level > 0) {
+    batch->lengths[i] = Pack(bytes, size, options.level, batch->packed.get() + i * size);
+    if (batch->lengths[i] > 0) kind = ClusterKind::kPacked;
+  }
+  batch->kinds[i] = static_cast<uint8_t>(kind);
 }
 
 int WriteAll(int fd, struct iovec* pieces, size_t count, int64_t offset) {
@@ -110,41 +157,56 @@ int WriteAll(int fd, struct iovec* pieces, size_t count, int64_t offset) {
 
 }  // namespace
 
+BatchBuffers::Buffer BatchBuffers::Take(size_t bytes) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (bytes <= bytes_ && !free_.empty()) {
+      Buffer buffer = std::move(free_.back());
+      free_.pop_back();
+      return buffer;
+    }
+  }
+  return Buffer(new uint8_t[bytes]);
+}
+
+void BatchBuffers::Give(Buffer buffer, size_t bytes) {
+  if (!buffer) return;
+  std::lock_guard<std::mutex> lock(mutex_);
+  // The last batch of a job is smaller than the others: its buffers are not worth theirs.
+  if (bytes > bytes_) {
+    free_.clear();
+    bytes_ = bytes;
+  }
+  if (bytes == bytes_ && free_.size() < kKeptBuffers) free_.push_back(std::move(buffer));
+}
+
+ClusterBatch::~ClusterBatch() {
+  if (!buffers) return;
+  buffers->Give(std::move(bytes), capacity);
+  buffers->Give(std::move(packed), capacity);
+}
+
 int PrepareClusters(Disk* disk, const ClusterOptions& options, ClusterBatch* batch) {
   const uint32_t size = options.cluster_size;
   const size_t count = batch->numbers.size();
-  batch->bytes.reset(new uint8_t[count * size]);
-  if (options.level > 0) batch->packed.reset(new uint8_t[count * size]);
+  const size_t group = std::max<size_t>(1, kReadAtOnce / size);
+  const bool keeps = options.level >= 0;
+  batch->capacity = std::min(count, keeps ? count : group) * size;
+  batch->bytes = batch->buffers->Take(batch->capacity);
+  if (options.level > 0) batch->packed = batch->buffers->Take(batch->capacity);
   batch->kinds.resize(count);
   batch->lengths.resize(count);
   batch->digests.resize(count * kDigestSize);
-  int error = ReadAll(disk, size, batch);
-  if (error != 0) return error;
-  uint8_t zeros[kDigestSize];
-  bool zeros_known = false;
-  for (size_t i = 0; i < count; ++i) {
-    const uint8_t* bytes = batch->bytes.get() + i * size;
-    uint8_t* digest = batch->digests.data() + i * kDigestSize;
-    const bool zero = IsZero(bytes, size);
-    if (zero && zeros_known) {
-      memcpy(digest, zeros, kDigestSize);
-    } else if (!Digest(bytes, size, digest)) {
-      return ENOMEM;
-    }
-    if (zero && !zeros_known) {
-      memcpy(zeros, digest, kDigestSize);
-      zeros_known = true;
-    }
-    ClusterKind kind = zero ? ClusterKind::kZero : ClusterKind::kPlain;
-    if (!batch->expected.empty() && memcmp(digest, batch->expected.data() + i * kDigestSize, kDigestSize) == 0) {
-      kind = ClusterKind::kSame;
-    } else if (!zero && options.level > 0) {
-      batch->lengths[i] = Pack(bytes, size, options.level, batch->packed.get() + i * size);
-      if (batch->lengths[i] > 0) kind = ClusterKind::kPacked;
-    }
-    batch->kinds[i] = static_cast<uint8_t>(kind);
+  std::vector<uint8_t> zeros;
+  for (size_t from = 0, to; from < count; from = to) {
+    to = std::min(from + group, count);
+    uint8_t* into = batch->bytes.get() + (keeps ? from * size : 0);
+    int error = ReadSome(disk, size, from, to, into, batch);
+    if (error != 0) return error;
+    if (!DigestSome(into, size, from, to, &zeros, batch)) return ENOMEM;
+    for (size_t i = from; i < to; ++i) Judge(into + (i - from) * size, options, i, batch);
   }
-  if (options.level < 0) batch->bytes.reset();
+  if (!keeps) batch->buffers->Give(std::move(batch->bytes), batch->capacity);
   return 0;
 }
 

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "disk.h"
@@ -27,7 +28,29 @@ struct BadSectors {
   uint64_t length;
 };
 
+// Buffers of batches that are over, for those to come: fresh memory of this size is given back to the kernel each time, and
+// every page of it costs a fault again. For many threads at once.
+class BatchBuffers {
+ public:
+  using Buffer = std::unique_ptr<uint8_t[]>;
+  // Of at least `bytes`, with anything in it.
+  Buffer Take(size_t bytes);
+  void Give(Buffer buffer, size_t bytes);
+
+ private:
+  std::mutex mutex_;
+  std::vector<Buffer> free_;  // each of `bytes_`
+  size_t bytes_ = 0;
+};
+
 struct ClusterBatch {
+  ClusterBatch() = default;
+  ClusterBatch(const ClusterBatch&) = delete;
+  ClusterBatch& operator=(const ClusterBatch&) = delete;
+  ~ClusterBatch();
+
+  std::shared_ptr<BatchBuffers> buffers;
+  size_t capacity = 0;  // bytes of each buffer
   std::vector<uint64_t> numbers;
   std::vector<uint8_t> expected;  // a digest each, all zeros where none is known; or empty
   std::unique_ptr<uint8_t[]> bytes;

@@ -33,6 +33,7 @@ struct Shop {
   explicit Shop(unsigned threads) : pool(threads) {}
   Pool pool;
   std::shared_ptr<JsThread> js;
+  const std::shared_ptr<BatchBuffers> buffers = std::make_shared<BatchBuffers>();
   struct Open {
     Napi::Promise::Deferred deferred;
     std::function<Napi::Value(Napi::Env)> value;
@@ -128,6 +129,7 @@ class ImagerObject : public Napi::ObjectWrap<ImagerObject> {
     auto list = info[1].As<Napi::Float64Array>();
     const size_t count = list.ElementLength();
     auto batch = std::make_shared<ClusterBatch>();
+    batch->buffers = shop_->buffers;
     const uint64_t clusters = (disk->Size() + cluster_size_ - 1) / cluster_size_;
     for (size_t i = 0; i < count; ++i) {
       uint64_t number;

@@ -42,6 +42,23 @@ const BYTES = Buffer.concat([
 ]);
 const PADDED = Buffer.concat([BYTES, Buffer.alloc(4 * CLUSTER - BYTES.length)]);
 
+t.test('digests of any company', async t => {
+  // They are taken two at a time: alone, in pairs, an odd one left, zeros between, across what is read at once.
+  const pieces = Array.from({ length: 40 }, (_, i) =>
+    i % 5 === 3 ? Buffer.alloc(CLUSTER) : noise(i, CLUSTER),
+  );
+  const { disk, imager } = open(t, Buffer.concat(pieces));
+  const batches = [[0], [3], [3, 8], [0, 1], [0, 3, 1], [2, 3, 4, 5, 6], [9, 2, 39, 0, 13, 7], pieces.keys()];
+  for (const numbers of batches.map(one => [...one])) {
+    const expected = Buffer.concat(numbers.map(number => sha(pieces[number]!)));
+    for (const level of [-1, 0]) {
+      const { id, digests } = await imager.prepare(disk.native, Float64Array.from(numbers), null, level);
+      imager.free(id);
+      t.ok(expected.equals(digests), `${numbers} at level ${level}`);
+    }
+  }
+});
+
 t.test('kinds, digests, bytes', { skip: missing(['zstd']) }, async t => {
   const { folder, disk, imager } = open(t, BYTES);
   const batch = await imager.prepare(disk.native, Float64Array.of(3, 0, 1, 2), null, 3);
