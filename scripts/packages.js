@@ -63,6 +63,9 @@ export const PACKAGES = [
   { name: 'qemu-system-common', need: 'bench', proof: { program: 'qemu-storage-daemon' }, what: 'a peer' },
   { name: 'xmount', need: 'bench', proof: { program: 'xmount' }, what: 'a peer' },
   { name: 'libqcow-utils', need: 'bench', proof: { program: 'qcowmount' }, what: 'a peer' },
+  { name: 'restic', need: 'bench', proof: { program: 'restic' }, what: 'a peer' },
+  { name: 'borgbackup', need: 'bench', proof: { program: 'borg' }, what: 'a peer' },
+  { name: 'time', need: 'bench', proof: { program: 'time' }, what: 'what a program costs' },
 ];
 
 /** Programs whose package has another program as its proof. */
