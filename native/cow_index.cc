@@ -110,6 +110,26 @@ std::vector<uint32_t> Index::Sweep(uint32_t low, uint32_t high,
   return freed;
 }
 
+void Index::SweepChunks(uint64_t first, uint64_t end, uint32_t low, uint32_t high,
+                        const std::function<bool(uint64_t, uint32_t, uint32_t)>& free, std::vector<uint32_t>* freed) {
+  for (uint64_t chunk = first; chunk < end; chunk++) {
+    if (!heads_.At(chunk / ChunkMap::kPage)) {
+      chunk = (chunk / ChunkMap::kPage + 1) * ChunkMap::kPage - 1;
+      continue;
+    }
+    if (heads_.Get(chunk) == 0) continue;
+    const std::lock_guard lock(LockOf(chunk));
+    for (uint32_t at = heads_.Get(chunk); at != 0;) {
+      const uint32_t slot = at - 1;
+      const Entry* entry = At(slot);
+      const uint32_t from = entry->from.load(std::memory_order_relaxed), to = entry->to.load(std::memory_order_relaxed);
+      at = entry->next.load(std::memory_order_relaxed);
+      if (to < low) break;
+      if (from <= high && free(chunk, from, to) && RemoveLocked(chunk, slot)) freed->push_back(slot);
+    }
+  }
+}
+
 void Index::Each(const std::function<void(uint64_t, uint32_t, uint32_t, uint32_t)>& visit) const {
   const uint32_t end = end_.load();
   for (uint32_t slot = 0; slot < end; slot++) {

@@ -33,6 +33,10 @@ class Index {
   std::vector<uint32_t> Sweep(uint32_t low, uint32_t high,
                               const std::function<bool(uint64_t chunk, uint32_t from, uint32_t to)>& free);
 
+  // The same of chunks from `first` up to `end` alone, at the cost of those.
+  void SweepChunks(uint64_t first, uint64_t end, uint32_t low, uint32_t high,
+                   const std::function<bool(uint64_t chunk, uint32_t from, uint32_t to)>& free, std::vector<uint32_t>* freed);
+
   // Takes `slot` of `chunk` out; false where it is gone already.
   bool Remove(uint64_t chunk, uint32_t slot);
 

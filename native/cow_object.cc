@@ -98,6 +98,7 @@ class VolumeObject : public Napi::ObjectWrap<VolumeObject> {
                            InstanceMethod<&VolumeObject::OpenDisk>("disk"),
                            InstanceMethod<&VolumeObject::Delete>("delete"),
                            InstanceMethod<&VolumeObject::Release>("release"),
+                           InstanceMethod<&VolumeObject::Preserved>("preserved"),
                            InstanceMethod<&VolumeObject::ChangesSince>("changes"),
                            InstanceMethod<&VolumeObject::Distrust>("distrust"),
                            InstanceMethod<&VolumeObject::Counters>("activity"),
@@ -364,6 +365,26 @@ class VolumeObject : public Napi::ObjectWrap<VolumeObject> {
     }
     return Task::Start(
         info.Env(), [volume = volume_, id, ranges, own](std::string*) { return volume->Release(id, ranges, static_cast<int>(own)); }, {});
+  }
+
+  Napi::Value Preserved(const Napi::CallbackInfo& info) {
+    Uuid id;
+    uint64_t limit;
+    if (!Ready(info)) return info.Env().Undefined();
+    if (!Id(info[0], &id) || !ToInteger(info[1], UINT32_MAX, &limit) || limit == 0) {
+      return Throw(info.Env(), "EINVAL", "preserved takes a snapshot's UUID and a number of runs");
+    }
+    auto runs = std::make_shared<std::vector<std::pair<uint64_t, uint64_t>>>();
+    return Task::Start(
+        info.Env(), [volume = volume_, id, limit, runs](std::string*) { return volume->Preserved(id, limit, runs.get()); },
+        [runs](Napi::Env env) -> Napi::Value {
+          auto list = Napi::Float64Array::New(env, runs->size() * 2);
+          for (size_t i = 0; i < runs->size(); i++) {
+            list[i * 2] = static_cast<double>((*runs)[i].first);
+            list[i * 2 + 1] = static_cast<double>((*runs)[i].second - (*runs)[i].first);
+          }
+          return list;
+        });
   }
 
   Napi::Value ChangesSince(const Napi::CallbackInfo& info) {

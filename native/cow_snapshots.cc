@@ -35,10 +35,16 @@ std::vector<SnapshotInfo> Volume::List() const {
 
 void Volume::RefreshNewest() {
   uint32_t newest = 0;
+  bool released = false, drained = false;
   for (const auto& snapshot : snapshots_) {
-    if (snapshot->state == SnapshotState::kLive) newest = std::max(newest, snapshot->epoch);
+    if (snapshot->state != SnapshotState::kLive) continue;
+    newest = std::max(newest, snapshot->epoch);
+    released = released || snapshot->has_released;
+    drained = drained || snapshot->drained;
   }
   newest_live_.store(newest);
+  any_released_.store(released);
+  any_drained_.store(drained);
 }
 
 int Volume::Take(const std::vector<SnapshotRequest>& requests, const Uuid& group, unsigned timeout_ms, SnapshotResult* result) {
@@ -130,10 +136,10 @@ void Volume::Remove(const std::shared_ptr<Snapshot>& snapshot, SnapshotState sta
 }
 
 // `wait`: the space is given back when it returns.
-void Volume::Sweep(uint32_t low, uint32_t high, bool wait) {
+void Volume::Sweep(uint32_t low, uint32_t high, bool wait, const Ranges* chunks) {
   std::map<size_t, uint32_t> regions;
   const bool note = tracker_.HasFile() && store_->options().persistent;
-  std::vector<uint32_t> slots = store_->index().Sweep(low, high, [&](uint64_t chunk, uint32_t from, uint32_t to) {
+  const auto unneeded = [&](uint64_t chunk, uint32_t from, uint32_t to) {
     if (Needed(chunk, from, to)) return false;
     // The copy stood for the note that its chunk was written; it must not go before there is one.
     if (note && !tracker_.Noted(chunk, to + 1)) {
@@ -141,7 +147,13 @@ void Volume::Sweep(uint32_t low, uint32_t high, bool wait) {
       epoch = std::max(epoch, to + 1);
     }
     return true;
-  });
+  };
+  std::vector<uint32_t> slots;
+  if (chunks) {
+    for (const auto& [first, end] : chunks->Runs()) store_->index().SweepChunks(first, end, low, high, unneeded, &slots);
+  } else {
+    slots = store_->index().Sweep(low, high, unneeded);
+  }
   if (!regions.empty()) tracker_.NoteRegions(regions);
   if (wait) {
     store_->FreeNow(std::move(slots));
@@ -175,11 +187,64 @@ int Volume::Release(const Uuid& id, const std::vector<std::pair<uint64_t, uint64
     const std::unique_lock lock(snapshot->released_mu);
     for (const auto& [start, end] : chunks.Runs()) snapshot->record.released.Add(start, end);
   }
-  snapshot->has_released.store(true);
-  any_released_.store(true);
+  {
+    const std::lock_guard lock(snap_mu_);
+    snapshot->has_released.store(true);
+    any_released_.store(true);
+  }
   needs_version_.fetch_add(1);
-  Sweep(snapshot->epoch, snapshot->epoch, true);
+  Sweep(snapshot->epoch, snapshot->epoch, true, &chunks);
   return 0;
+}
+
+int Volume::Preserved(const Uuid& id, size_t limit, std::vector<std::pair<uint64_t, uint64_t>>* runs) {
+  const std::shared_ptr<Snapshot> snapshot = FindSnapshot(id);
+  if (!snapshot) return ENOENT;
+  bool begun = false;
+  {
+    const std::lock_guard lock(snap_mu_);
+    begun = snapshot->drained.exchange(true);
+    if (snapshot->state == SnapshotState::kLive) any_drained_.store(true);
+  }
+  if (!begun) {
+    // From here on copies are noted; what came before is in the index.
+    Ranges before;
+    store_->index().Each([&](uint64_t chunk, uint32_t from, uint32_t to, uint32_t) {
+      if (from <= snapshot->epoch && snapshot->epoch <= to) before.Add(chunk, chunk + 1);
+    });
+    const std::lock_guard lock(snapshot->fresh_mu);
+    for (const auto& [start, end] : before.Runs()) snapshot->fresh.Add(start, end);
+  }
+  Ranges all;
+  {
+    const std::lock_guard lock(snapshot->fresh_mu);
+    std::swap(all, snapshot->fresh);
+  }
+  auto it = all.Runs().begin();
+  for (; it != all.Runs().end() && runs->size() < limit; ++it) {
+    runs->emplace_back(it->first * options_.chunk_size, std::min(it->second * options_.chunk_size, options_.size));
+  }
+  if (it == all.Runs().end()) return 0;
+  const std::lock_guard lock(snapshot->fresh_mu);
+  for (; it != all.Runs().end(); ++it) snapshot->fresh.Add(it->first, it->second);
+  return 0;
+}
+
+void Volume::NotePreserved(const std::vector<CopySpec>& specs) {
+  std::vector<std::shared_ptr<Snapshot>> drained;
+  {
+    const std::lock_guard lock(snap_mu_);
+    for (const auto& snapshot : snapshots_) {
+      if (snapshot->drained && snapshot->state == SnapshotState::kLive) drained.push_back(snapshot);
+    }
+  }
+  for (const auto& snapshot : drained) {
+    const std::lock_guard lock(snapshot->fresh_mu);
+    for (const CopySpec& spec : specs) {
+      const bool serves = spec.from <= snapshot->epoch && snapshot->epoch <= spec.to;
+      if (serves && !snapshot->Released(spec.chunk, spec.chunk)) snapshot->fresh.Add(spec.chunk, spec.chunk + 1);
+    }
+  }
 }
 
 void Volume::BreakNeeding(uint64_t first, uint64_t count, uint32_t epoch, int error, const std::string& why) {

@@ -117,7 +117,6 @@ int Volume::Open(const VolumeOptions& options, std::unique_ptr<File> origin, std
     snapshot->record = record;
     snapshot->state = record.error != 0 ? SnapshotState::kBroken : SnapshotState::kLive;
     snapshot->has_released = !record.released.Empty();
-    if (!record.released.Empty()) made->any_released_ = true;
     made->snapshots_.push_back(std::move(snapshot));
   }
   std::sort(made->snapshots_.begin(), made->snapshots_.end(), [](const auto& a, const auto& b) { return a->epoch < b->epoch; });
@@ -282,6 +281,7 @@ int Volume::CopyBatchOf(uint64_t first, uint64_t count, uint32_t epoch, uint64_t
   if (int err = store_->Copy(batch, specs, &slots)) return err;
   batch.reset();
   copies_.fetch_add(count, std::memory_order_relaxed);
+  if (any_drained_.load(std::memory_order_acquire)) NotePreserved(specs);
   // A snapshot may have gone while we copied, and the sweep for it may have passed before our copies were named: either
   // it saw them, or we see that the needs moved.
   if (needs_version_.load() != version) {

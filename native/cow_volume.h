@@ -33,6 +33,7 @@
 #include "cow_file.h"
 #include "cow_gate.h"
 #include "cow_journal.h"
+#include "cow_ranges.h"
 #include "cow_store.h"
 #include "cow_tracker.h"
 
@@ -81,6 +82,10 @@ struct Snapshot {
   std::atomic<int> handles{0};       // open files on it
   SnapshotRecord record;             // error and why under snap_mu_; `released` under released_mu; the rest never changes
   mutable std::shared_mutex released_mu;
+  // Somebody drains it: chunks that are preserved for it are noted, so that they can be asked for.
+  std::atomic<bool> drained{false};
+  std::mutex fresh_mu;
+  Ranges fresh;  // preserved, and not asked for yet; under fresh_mu
 
   bool Released(uint64_t first, uint64_t last) const {
     if (!has_released.load(std::memory_order_acquire)) return false;
@@ -163,6 +168,9 @@ class Volume : public std::enable_shared_from_this<Volume> {
   // Whole chunks within [start, end) bytes: no longer kept for this snapshot, reads of them are EIO from now on. EBUSY
   // while more than `own` files are open on it. Other snapshots keep what they need of the same chunks.
   int Release(const Uuid& id, const std::vector<std::pair<uint64_t, uint64_t>>& ranges, int own);
+  // Chunks that the store has for this snapshot, as runs of bytes: at first all, then those that came since; at most
+  // `limit` runs, the rest the next time. A hint of what is to be read first: one may be told twice.
+  int Preserved(const Uuid& id, size_t limit, std::vector<std::pair<uint64_t, uint64_t>>* runs);
   int BreakAll(int error, const std::string& why);
   std::shared_ptr<Snapshot> FindSnapshot(const Uuid& id) const;  // null where there is none
 
@@ -219,7 +227,9 @@ class Volume : public std::enable_shared_from_this<Volume> {
   void Owe(RecordKind kind, const Uuid& id, int error, const std::string& why);
   void Remove(const std::shared_ptr<Snapshot>& snapshot, SnapshotState state);
   void RefreshNewest();  // under snap_mu_
-  void Sweep(uint32_t low, uint32_t high, bool wait);
+  // Of all chunks, or of `chunks` alone.
+  void Sweep(uint32_t low, uint32_t high, bool wait, const Ranges* chunks = nullptr);
+  void NotePreserved(const std::vector<CopySpec>& specs);
   void CheckLowWater();
   void Tell(const Event& event) {
     if (listener_) listener_(event);
@@ -240,7 +250,9 @@ class Volume : public std::enable_shared_from_this<Volume> {
   // The highest epoch of a living snapshot, 0 where none is. Raised like epoch_; lowered at any time, after the record
   // that says why is durable.
   std::atomic<uint32_t> newest_live_{0};
+  // Of living snapshots, whether one has released anything, or is drained; changed under snap_mu_.
   std::atomic<bool> any_released_{false};
+  std::atomic<bool> any_drained_{false};
   // Counts every end of a need for copies: a copier that finds it moved looks again whether its copy is needed.
   std::atomic<uint64_t> needs_version_{0};
 

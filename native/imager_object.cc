@@ -295,11 +295,20 @@ Napi::Value DropCache(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+// The kernel reads what is asked for, and nothing ahead of it.
+Napi::Value ReadExactly(const Napi::CallbackInfo& info) {
+  uint64_t fd;
+  if (!ToInteger(info[0], INT32_MAX, &fd)) return Throw(info.Env(), "EINVAL", "readExactly takes a descriptor");
+  posix_fadvise(static_cast<int>(fd), 0, 0, POSIX_FADV_RANDOM);
+  return info.Env().Undefined();
+}
+
 }  // namespace
 
 void InitImager(Napi::Env env, Napi::Object exports) {
   exports.Set("Imager", ImagerObject::Define(env));
   exports.Set("dropCache", Napi::Function::New(env, DropCache, "dropCache"));
+  exports.Set("readExactly", Napi::Function::New(env, ReadExactly, "readExactly"));
 }
 
 }  // namespace asof

@@ -318,6 +318,11 @@ export interface NativeCowVolume {
    */
   release(snapshot: string, runs: Float64Array, own: number): Promise<void>;
   /**
+   * What the store has of this snapshot, starts and lengths of whole chunks: at first all of it, then what came since. At most
+   * `limit` runs, the rest the next time. Rejects with ENOENT.
+   */
+  preserved(snapshot: string, limit: number): Promise<Float64Array>;
+  /**
    * Written after the snapshot of epoch `since`, up to that of epoch `until`; 0 is up to now. From byte `from` on, and at
    * most `limit` runs; all of them unless these are given.
    */
@@ -437,6 +442,8 @@ export interface Addon {
   Imager: new (threads: number, clusterSize: number) => NativeImager;
   /** The kernel forgets what it holds of a file, as far as it is on stable storage. */
   dropCache(fd: number): void;
+  /** The kernel reads of it what is asked for, and nothing ahead of that. */
+  readExactly(fd: number): void;
   /** Rejects with EINVAL (no layer), ESTALE (of another point), EUCLEAN (damaged), or another errno's name. */
   openOverlay(options: OverlayOptions): Promise<NativeOverlay>;
   CowVolume: NativeCowVolumes;

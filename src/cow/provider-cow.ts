@@ -57,4 +57,8 @@ export const cow: SnapshotProvider = {
   release(volume, { id }, runs, own) {
     return volume.native.release(id, runs, own);
   },
+
+  preserved(volume, { id }, limit) {
+    return volume.native.preserved(id, limit);
+  },
 };

@@ -100,4 +100,13 @@ export interface SnapshotProvider {
     runs: Float64Array,
     own: number,
   ): Promise<void>;
+  /**
+   * What is kept for the snapshot and not read from the origin: at first all of it, then what came since; at most `limit` runs
+   * at once. Absent where the provider cannot tell.
+   */
+  preserved?(
+    volume: ProviderVolume,
+    snapshot: Pick<SnapshotRecord, 'id'>,
+    limit: number,
+  ): Promise<Float64Array>;
 }
