@@ -19,6 +19,7 @@ import {
 import { openChain } from './image/chain.js';
 import { type Consolidated, consolidate as runConsolidation } from './image/consolidate.js';
 import { type Action, type ConsolidationPlan, planConsolidation } from './image/consolidate-plan.js';
+import { type Failure, failureOf, isNoted, readFailures } from './image/failures.js';
 import { History, type HistoryPoint } from './image/history.js';
 import { HistoryFolder } from './image/history-folder.js';
 import { IMAGE_KINDS, type ImageKind, type Manifest } from './image/manifest.js';
@@ -43,6 +44,7 @@ export type {
   BackupSource,
   Consolidated,
   ConsolidationPlan,
+  Failure,
   HistoryPoint,
   ImageKind,
   Keep,
@@ -90,6 +92,8 @@ export async function backup(
     const map = facts.map ? await mapOf(path, chain.files.length, source.size) : undefined;
     disk = new Disk(engine, map?.unused ? withoutUnused(source, map.unused) : source);
     if (disk.size === 0) throw new AsofError('IO', `${path} has no bytes`);
+    // Read ahead would be asked of what has been given back, and fail with what is wanted.
+    if (options.urgent) for (const { fd } of chain.files) loadAddon().readExactly(fd);
     const real = realpathSync(path);
     const before = chain.files.map(({ fd }) => stateOf(fd));
     const isFile = statSync(real).isFile();
@@ -117,6 +121,25 @@ export async function backup(
     disk?.close();
     engine.close();
     chain.close();
+  }
+}
+
+/**
+ * Writes down, in the history at `folder`, why a backup of `name` came to nothing; not where that was done already, where the
+ * request made no sense, or where there is no history yet. Throws nothing: the error itself is what counts.
+ */
+export function noteFailure(folder: string, name: string, began: Date, error: unknown): void {
+  if (isNoted(error) || !existsSync(folder)) return;
+  if (error instanceof AsofError && (error.code === 'USAGE' || error.code === 'HISTORY_BUSY')) return;
+  try {
+    const place = new HistoryFolder(folder);
+    try {
+      place.note(failureOf(error, { id: null, name }, began));
+    } finally {
+      place.close();
+    }
+  } catch {
+    // Somebody else writes there, or nobody can.
   }
 }
 
@@ -232,12 +255,19 @@ export function keptPoints(history: History, keep: Keep): Map<string, readonly K
 }
 
 /** What is to leave: one point, or what no rule keeps. */
-export type Leaving = { readonly point: string } | { readonly keep: Keep };
+export type Leaving =
+  | { readonly point: string }
+  | {
+      readonly keep: Keep;
+      /** Points of these volumes alone, by id. */
+      readonly volumes?: readonly string[];
+    };
 
 function leaving(history: History, what: Leaving): Set<string> {
   if ('point' in what) return new Set([history.find(what.point).manifest.id]);
   const kept = keptPoints(history, what.keep);
-  return new Set(history.points.map(({ manifest }) => manifest.id).filter(id => !kept.has(id)));
+  const meant = history.points.filter(({ manifest }) => what.volumes?.includes(manifest.volume.id) ?? true);
+  return new Set(meant.map(({ manifest }) => manifest.id).filter(id => !kept.has(id)));
 }
 
 /** What `consolidate` would do. */

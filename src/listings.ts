@@ -5,12 +5,13 @@
 import { existsSync, statSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import type { Found } from './image/catalogue.js';
+import { type Failure, readFailures } from './image/failures.js';
 import { type HistoryPoint, type ListedPoint, Listing } from './image/listing.js';
 import type { Manifest } from './image/manifest.js';
 import { resultsOf, type Verified } from './image/verification.js';
 
-export type { Found, ListedPoint };
-export { Listing };
+export type { Failure, Found, ListedPoint };
+export { Listing, readFailures };
 
 /** A point with what has been found of it: what `asof history --json` lists. */
 export interface PointState {

@@ -36,10 +36,12 @@ export interface CopyOptions {
   readonly ignoreReadErrors: boolean;
   /** Bytes a second; 0 is no limit. */
   readonly rate: number;
-  /** Digest the bytes of the whole disk too. */
+  /** Digest the bytes of the whole disk too, unless something was urgent: then they do not come in their order. */
   readonly whole: boolean;
   /** What to read next, asked before each batch; what is not in the plan is passed over. Bytes. */
   readonly urgent: (() => readonly Run[]) | undefined;
+  /** Told first: what is not in the plan, which nobody will read. Bytes. */
+  readonly passed?: ((runs: Iterable<Run>) => void) | undefined;
   /** These clusters are in the image; the next batch waits for the answer no longer than for a free place. */
   readonly stored: ((clusters: readonly number[]) => Promise<void> | void) | undefined;
   readonly progress: ((done: CopyCount) => void) | undefined;
@@ -74,10 +76,12 @@ class Copy {
   /** Batches take their places in the image, and in the whole's digest, in their order. */
   #turn: Promise<void> = Promise.resolve();
   #hashing: Promise<void> = Promise.resolve();
+  #whole: boolean;
   #failure: unknown;
 
   constructor(options: CopyOptions) {
     this.#options = options;
+    this.#whole = options.whole;
     const { clusterSize } = options;
     const distrusted = new Set<number>();
     for (const [offset, length] of options.distrusted) {
@@ -88,12 +92,17 @@ class Copy {
   }
 
   async run(plan: Plan): Promise<Copied> {
-    const { imager, disk, whole, writer } = this.#options;
+    const { imager, disk, writer } = this.#options;
     try {
-      for (const batch of this.#batches(plan)) {
+      const batches = this.#batches(plan);
+      for (;;) {
+        // What is next is asked as late as can be: others may have made it another.
+        await this.#pace();
+        await this.#freePlace();
         if (this.#failure !== undefined) break;
-        await this.#pace(batch.length);
-        await this.#start(batch);
+        const { value: batch, done } = batches.next();
+        if (done) break;
+        this.#start(batch);
       }
     } catch (error) {
       this.#failure ??= error;
@@ -101,7 +110,7 @@ class Copy {
     await Promise.all(this.#flying);
     if (this.#failure !== undefined) throw this.#failure;
     const sha256 =
-      whole && this.#bad.length === 0 ? await imager.wholeDigest(disk.size - this.#hashed) : undefined;
+      this.#whole && this.#bad.length === 0 ? await imager.wholeDigest(disk.size - this.#hashed) : undefined;
     this.#bad.sort((a, b) => a[0] - b[0]);
     return { read: this.#read, stored: writer.length, bad: this.#bad, sha256: sha256?.toString('hex') };
   }
@@ -132,6 +141,7 @@ class Copy {
       return true;
     };
     for (const cluster of this.#reads(plan)) left[Math.floor(cluster / 8)]! |= 1 << (cluster % 8);
+    this.#options.passed?.(this.#unset(left));
     let next = 0;
     const clusters = left.length * 8;
     for (;;) {
@@ -141,6 +151,7 @@ class Copy {
         for (let c = Math.floor(offset / clusterSize); c < end; c++) if (take(c)) batch.push(c);
       }
       if (batch.length > 0) {
+        this.#whole = false;
         yield* batchesOf(batch);
         continue;
       }
@@ -148,6 +159,31 @@ class Copy {
       if (batch.length === 0) return;
       yield batch;
     }
+  }
+
+  /** What no bit stands for, as runs of bytes. */
+  *#unset(bits: Uint8Array): Generator<Run, void, undefined> {
+    const { clusterSize, disk } = this.#options;
+    const clusters = Math.ceil(disk.size / clusterSize);
+    const run = (first: number, end: number): Run => [
+      first * clusterSize,
+      Math.min(end * clusterSize, disk.size) - first * clusterSize,
+    ];
+    let first = -1;
+    for (let c = 0; c < clusters; c++) {
+      const byte = bits[Math.floor(c / 8)]!;
+      if (c % 8 === 0 && (byte === 0 ? first >= 0 : byte === 255 && first < 0)) {
+        c += 7;
+        continue;
+      }
+      if ((byte & (1 << (c % 8))) === 0) {
+        if (first < 0) first = c;
+      } else if (first >= 0) {
+        yield run(first, c);
+        first = -1;
+      }
+    }
+    if (first >= 0) yield run(first, clusters);
   }
 
   #zeros(first: number, end: number): void {
@@ -163,10 +199,11 @@ class Copy {
     }
   }
 
-  /** Waits for a free place, then begins. */
-  async #start(batch: readonly number[]): Promise<void> {
+  async #freePlace(): Promise<void> {
     while (this.#flying.size >= this.#options.parallel) await Promise.race(this.#flying);
-    if (this.#failure !== undefined) return;
+  }
+
+  #start(batch: readonly number[]): void {
     const { imager, disk, level } = this.#options;
     const ready = imager.prepare(disk.native, Float64Array.from(batch), this.#expected(batch), level);
     const before = this.#turn;
@@ -218,11 +255,11 @@ class Copy {
   }
 
   async #store(batch: readonly number[], { id }: PreparedClusters, offsets: Float64Array): Promise<void> {
-    const { imager, progress, stored, whole, writer } = this.#options;
+    const { imager, progress, stored, writer } = this.#options;
     const writing = imager.store(id, writer.fd, offsets).catch((error: unknown) => {
       throw this.#writeFailed(error);
     });
-    if (whole) this.#hashing = this.#hashing.then(() => this.#hash(batch, id));
+    if (this.#whole) this.#hashing = this.#hashing.then(() => this.#hash(batch, id));
     // Both only read the batch, and both must have ended before it is freed.
     const ended = await Promise.allSettled([writing, this.#hashing]);
     for (const one of ended) if (one.status === 'rejected') throw one.reason;
@@ -264,15 +301,14 @@ class Copy {
     for (let i = 0; i < bad.length; i += 2) this.#bad.push([bad[i]!, bad[i + 1]!]);
   }
 
-  async #pace(clusters: number): Promise<void> {
+  async #pace(): Promise<void> {
     const { clusterSize, rate, signal } = this.#options;
     if (rate > 0) {
       const due = ((this.#read + this.#flying.size * BATCH * clusterSize) / rate) * 1000;
       const wait = due - (performance.now() - this.#began);
       if (wait > 0) await setTimeout(wait, undefined, { signal }).catch(() => {});
     }
-    if (signal?.aborted)
-      throw new AsofError('BACKUP_FAILED', `the backup was stopped; ${clusters} clusters were next`);
+    if (signal?.aborted) throw new AsofError('BACKUP_FAILED', 'the backup was stopped');
   }
 
   #readFailed(error: unknown): unknown {

@@ -18,6 +18,7 @@ import { Engine, loadAddon } from '../native.js';
 import { type BaseRequest, type Decision, decide } from './backup-base.js';
 import { type CopyOptions, copyClusters, spaceHint } from './backup-copy.js';
 import { inUse, type Plan, tracked, whatMayDiffer } from './backup-plan.js';
+import { failureOf, markNoted } from './failures.js';
 import { History, type HistoryPoint } from './history.js';
 import { HistoryFolder, type NewPoint } from './history-folder.js';
 import { type Consistency, joinRuns, type Manifest } from './manifest.js';
@@ -49,7 +50,7 @@ export interface BackupSource {
 
 export interface BackupOptions
   extends Pick<BaseRequest, 'kind' | 'base' | 'method'>,
-    Pick<CopyOptions, 'level' | 'ignoreReadErrors' | 'rate' | 'signal' | 'urgent' | 'stored'> {
+    Pick<CopyOptions, 'level' | 'ignoreReadErrors' | 'rate' | 'signal' | 'urgent' | 'passed' | 'stored'> {
   readonly label: string;
   readonly progress?: ((state: BackupProgress) => void) | undefined;
   /** For tests: called at each step by name; what it throws is a failure of that step. */
@@ -83,6 +84,7 @@ export async function backup(
   options: BackupOptions,
 ): Promise<BackupResult> {
   const began = performance.now();
+  const start = new Date();
   const place = new HistoryFolder(folder);
   let history: History | undefined;
   let point: NewPoint | undefined;
@@ -98,7 +100,9 @@ export async function backup(
       method: options.method,
       tracker: source.tracker,
     });
-    point = place.begin(`${fileName(source.volume.name)}-${momentOf(source.time)}`);
+    const { id, name } = source.volume;
+    const about = { began: start.toISOString(), volume: { id, name } };
+    point = place.begin(`${fileName(name)}-${momentOf(source.time)}`, about);
     options.step?.('begun');
     const manifest = await write(history, point, source, decision, options, began);
     point.commit(manifest);
@@ -107,12 +111,18 @@ export async function backup(
     const done = { manifest, time: source.time, moment: momentOf(source.time), stem: point.stem };
     return { point: done, cleared: place.cleared };
   } catch (error) {
-    point?.abandon();
     const errno = errnoOf(error);
-    if (error instanceof AsofError || !errno) throw error;
-    throw new AsofError('BACKUP_FAILED', `cannot write to ${place.path}: ${errno}`, spaceHint(errno), {
-      cause: error,
-    });
+    const failed =
+      error instanceof AsofError || !errno
+        ? error
+        : new AsofError('BACKUP_FAILED', `cannot write to ${place.path}: ${errno}`, spaceHint(errno), {
+            cause: error,
+          });
+    const failure = failureOf(failed, source.volume, start);
+    if (point) point.abandon(failure);
+    else place.note(failure);
+    markNoted(failed);
+    throw failed;
   } finally {
     history?.close();
     place.close();
@@ -155,12 +165,9 @@ async function write(
       ignoreReadErrors: options.ignoreReadErrors,
       rate: options.rate,
       // Of bytes that are left out by a map there is no digest: it would not be that of the source.
-      whole:
-        !extents &&
-        source.allocation !== 'map' &&
-        !options.urgent &&
-        disk.size - total <= Math.max(HOLES_DIGESTED, total),
+      whole: !extents && source.allocation !== 'map' && disk.size - total <= Math.max(HOLES_DIGESTED, total),
       urgent: options.urgent,
+      passed: options.passed,
       stored: options.stored,
       signal: options.signal,
       progress: ({ read, stored }) => options.progress?.({ phase: 'copy', total, done: read, stored }),
@@ -210,9 +217,10 @@ async function write(
       proof: { root, time: new Date(0).toISOString() },
       milliseconds: 0,
     };
-    const proof = await prove(history, provisional, imager, threads + 2, bytes =>
-      options.progress?.({ phase: 'prove', total, done: bytes, stored: length }),
-    );
+    const proof = await prove(history, provisional, imager, threads + 2, bytes => {
+      if (options.signal?.aborted) throw new AsofError('BACKUP_FAILED', 'the backup was stopped');
+      options.progress?.({ phase: 'prove', total, done: bytes, stored: length });
+    });
     options.step?.('proved');
     return {
       ...provisional,

@@ -23,6 +23,7 @@ import { AsofError, errnoOf } from '../errors.js';
 import { loadAddon } from '../native.js';
 import { syncFolder } from '../sync-folder.js';
 import { CATALOGUE_TEMPORARY } from './catalogue.js';
+import { addFailures, FAILURES_TEMPORARY, type Failure } from './failures.js';
 import { MANIFEST_KIND, type Manifest } from './manifest.js';
 import { readSealed, writeSealed } from './sealed.js';
 
@@ -38,6 +39,8 @@ interface Intent {
   readonly id: string;
   /** The name of the files to be, without what tells them apart. */
   readonly stem: string;
+  /** Of a backup: what is written down where it is cut off. */
+  readonly backup?: Pick<Failure, 'began' | 'volume'>;
 }
 
 /** The folder, locked. */
@@ -72,9 +75,14 @@ export class HistoryFolder {
   }
 
   /** Begins a point whose files are to be called `stem`. Throws what writing throws. */
-  begin(stem: string): NewPoint {
+  begin(stem: string, backup?: Intent['backup']): NewPoint {
     const id = randomUUID();
-    return new NewPoint(this.path, id, `${stem}-${id.slice(0, 8)}`);
+    return new NewPoint(this.path, { id, stem: `${stem}-${id.slice(0, 8)}`, ...(backup && { backup }) });
+  }
+
+  /** Of a run that had not begun a point. Whether it is kept. */
+  note(failure: Failure): boolean {
+    return addFailures(this.path, [failure]);
   }
 
   /** Takes a point away, on which nothing stands. Throws what the calls throw; then it is there as a whole, or a leftover. */
@@ -100,10 +108,13 @@ export class HistoryFolder {
     }
     const cleared: string[] = [];
     for (const name of readdirSync(this.path)) {
-      if (name !== CATALOGUE_TEMPORARY && !isDeadTemporary(name)) continue;
+      if (name !== CATALOGUE_TEMPORARY && name !== FAILURES_TEMPORARY && !isDeadTemporary(name)) continue;
       rmSync(join(this.path, name), { force: true });
       cleared.push(name);
     }
+    // Written down before the intents go: a run that is killed in between writes it once more at worst.
+    const cut = [...ids].flatMap(id => cutOff(this.path, id));
+    if (cut.length > 0) addFailures(this.path, cut);
     for (const id of ids) cleared.push(...clear(this.path, id));
     if (cleared.length > 0) syncFolder(this.path);
     return cleared;
@@ -116,11 +127,11 @@ export class NewPoint {
   readonly stem: string;
   readonly #folder: string;
 
-  constructor(folder: string, id: string, stem: string) {
+  constructor(folder: string, intent: Intent) {
+    const { id } = intent;
     this.#folder = folder;
     this.id = id;
-    this.stem = stem;
-    const intent: Intent = { id, stem };
+    this.stem = intent.stem;
     try {
       writeSealed(partial(folder, id, 'intent'), partial(folder, id, 'json'), INTENT, intent);
     } catch (error) {
@@ -157,14 +168,23 @@ export class NewPoint {
     rmSync(partial(this.#folder, this.id, 'intent'), { force: true });
   }
 
-  /** Takes everything away again. Throws nothing: what stays is a leftover like that of a killed run. */
-  abandon(): void {
+  /**
+   * Takes everything away again, and then, when there is room, writes down why. Throws nothing: what stays is a leftover like
+   * that of a killed run; so is the intent where nothing can be written. Whether the failure is kept.
+   */
+  abandon(failure?: Failure): boolean {
+    let kept = false;
     try {
-      clear(this.#folder, this.id);
+      clear(this.#folder, this.id, failure !== undefined);
+      if (failure) {
+        kept = addFailures(this.#folder, [failure]);
+        if (kept) clear(this.#folder, this.id);
+      }
       syncFolder(this.#folder);
     } catch {
       // The next run tries again.
     }
+    return kept;
   }
 }
 
@@ -172,8 +192,21 @@ function partial(folder: string, id: string, part: Part | 'intent' | 'json'): st
   return join(folder, `.asof-${id}.${part}`);
 }
 
-/** Takes away what the point `id` left unless it is there; the intent last. Names of what went. */
-function clear(folder: string, id: string): string[] {
+/** A backup that ended before it could say how: its intent is there, and its point is not. */
+function cutOff(folder: string, id: string): Failure[] {
+  let intent: Intent;
+  try {
+    intent = readSealed<Intent>(partial(folder, id, 'intent'), INTENT);
+  } catch {
+    return [];
+  }
+  if (!intent.backup || existsSync(join(folder, `${intent.stem}.json`))) return [];
+  const why = 'it was killed, or could not write down why it failed';
+  return [{ time: new Date().toISOString(), ...intent.backup, outcome: 'interrupted', code: '', why }];
+}
+
+/** Takes away what the point `id` left unless it is there; the intent last, if at all. Names of what went. */
+function clear(folder: string, id: string, keepIntent = false): string[] {
   const intent = partial(folder, id, 'intent');
   const gone: string[] = [];
   const remove = (path: string) => {
@@ -191,7 +224,8 @@ function clear(folder: string, id: string): string[] {
     const there = existsSync(join(folder, `${stem}.json`));
     for (const part of there ? [] : [...PARTS, 'verified']) remove(join(folder, `${stem}.${part}`));
   }
-  for (const part of [...PARTS, 'json', 'intent'] as const) remove(partial(folder, id, part));
+  for (const part of [...PARTS, 'json'] as const) remove(partial(folder, id, part));
+  if (!keepIntent) remove(intent);
   return gone;
 }
 
