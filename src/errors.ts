@@ -96,6 +96,7 @@ const CODES = {
   SCHEDULE_UNKNOWN: EXIT.refused,
   /** The schedule is running. */
   SCHEDULE_RUNNING: EXIT.refused,
+  LEASE_UNKNOWN: EXIT.refused,
   /** The provider cannot take a snapshot of this volume, or of these volumes together. */
   PROVIDER_UNAVAILABLE: EXIT.refused,
   /** Another run is writing to the history's folder. */

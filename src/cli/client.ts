@@ -41,6 +41,33 @@ export class Client {
     if (rest !== '') yield rest;
   }
 
+  /**
+   * An answer that lasts: its first line, and the end of it, which `close` brings about. `ended` resolves when it ends, or the
+   * daemon is gone. Throws as `ask`.
+   */
+  async hold<T>(
+    method: Method,
+    path: string,
+    body?: unknown,
+  ): Promise<{ readonly first: T; readonly ended: Promise<void>; readonly close: () => void }> {
+    const response = await this.#send(method, path, body);
+    if (response.statusCode !== 200) this.#parse(response, await this.#text(response));
+    response.setEncoding('utf8');
+    let text = '';
+    const ended = new Promise<void>(done => {
+      response.on('close', done);
+      response.on('error', () => done());
+    });
+    const line = await new Promise<string>((done, failed) => {
+      response.on('data', (piece: string) => {
+        text += piece;
+        if (text.endsWith('\n')) done(text);
+      });
+      ended.then(() => failed(this.#unreachable(new Error('the answer ended'))));
+    });
+    return { first: JSON.parse(line) as T, ended, close: () => response.destroy() };
+  }
+
   #parse<T>(response: IncomingMessage, text: string): T {
     const status = response.statusCode ?? 0;
     let answer: unknown;

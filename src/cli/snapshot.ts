@@ -101,7 +101,8 @@ function table(snapshots: readonly SnapshotInfo[]): string {
 }
 
 function stateOf(one: SnapshotInfo): string {
-  const state = one.why ? `${one.state}: ${one.why}` : one.state;
+  const is = one.temporary ? `${one.state} while its lease lasts` : one.state;
+  const state = one.why ? `${is}: ${one.why}` : is;
   return one.groupWhy ? `${state}; its group is incomplete: ${one.groupWhy}` : state;
 }
 

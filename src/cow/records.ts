@@ -97,6 +97,7 @@ export function recordOf(
   moment: string,
   consistency: Worth = 'crash',
   marks: readonly string[] = [],
+  temporary = false,
 ): SnapshotRecord {
   const state = 'live';
   return {
@@ -113,5 +114,6 @@ export function recordOf(
     state,
     why: '',
     ...(marks.length > 0 ? { marks } : {}),
+    ...(temporary ? { temporary } : {}),
   };
 }

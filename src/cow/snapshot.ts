@@ -38,6 +38,8 @@ export interface SnapshotRecord {
   readonly lost?: string;
   /** Commands of its job that failed when it was there already. */
   readonly marks?: readonly string[];
+  /** It belongs to a lease, which gives ranges of it back, and goes with it. */
+  readonly temporary?: true;
 }
 
 /** A deleted one. */

@@ -29,6 +29,8 @@ export interface TakingContext {
   readonly exclusively: <R>(work: () => Promise<R>) => Promise<R>;
   readonly changed: () => Promise<void>;
   readonly stopping: AbortSignal;
+  /** What is done with the snapshots, which go when that is over; without it they stay. */
+  readonly work?: ((infos: readonly SnapshotInfo[]) => Promise<void>) | undefined;
 }
 
 /** A provider's part in one moment. */
@@ -86,13 +88,16 @@ export async function takeSnapshots(
     },
     publish: (taken, commands) =>
       context.exclusively(async () => {
-        const made = taken.map(one => publish(one, commands, context.log));
+        const made = taken.map(one => publish(one, commands, context));
         infos = made.flat();
         await context.changed();
       }),
     discard: async taken => {
       for (const one of taken) await discard(one, context.log);
       await context.changed();
+    },
+    work: async () => {
+      await context.work?.(infos);
     },
   });
   if (job.commands.length === 0) return infos;
@@ -119,7 +124,7 @@ async function moment(
 ): Promise<Unpublished> {
   const opened = volumes.map(volume => volume.opened());
   const { usable, refused } = await providersFor(opened, order, request.consistency);
-  const takers = usable.map(provider => takerOf(provider, opened));
+  const takers = usable.map(provider => takerOf(provider, opened, context.work ? volumes : []));
   const live = await Promise.all(volumes.map(volume => liveOf(volume, context.mountPoint)));
   const { taken, taker, records } = await quiesce({
     clock: context.clock,
@@ -152,7 +157,7 @@ async function moment(
 function publish(
   { volumes, taken, taker, records }: Unpublished,
   commands: readonly CommandRun[],
-  log: Logger,
+  { log, work }: TakingContext,
 ): SnapshotInfo[] {
   const { provider, group, ids } = taker;
   const marks = commands
@@ -163,7 +168,8 @@ function publish(
   log.info({ group, volumes: volumes.map(({ name }) => name), holdNs, switchNs }, 'snapshot');
   return volumes.map((volume, i) => {
     const record = { ...records[i]!, commands, marks };
-    return volume.record(provider, taken, group, volumes.length, ids[i]!, taken.epochs[i]!, record);
+    const epoch = taken.epochs[i]!;
+    return volume.record(provider, taken, group, volumes.length, ids[i]!, epoch, record, work !== undefined);
   });
 }
 
@@ -211,7 +217,12 @@ function notGranted(provider: SnapshotProvider, request: MomentRequest, volumes:
   ];
 }
 
-function takerOf(provider: SnapshotProvider, volumes: readonly ProviderVolume[]): VolumesTaker {
+/** `temporary`: the volumes whose snapshots are to go again, in the order of `volumes`; none where they stay. */
+function takerOf(
+  provider: SnapshotProvider,
+  volumes: readonly ProviderVolume[],
+  temporary: readonly Volume[],
+): VolumesTaker {
   const requests = volumes.map(volume => ({ volume, id: randomUUID() }));
   const group = requests.length === 1 ? requests[0]!.id : randomUUID();
   return {
@@ -221,6 +232,9 @@ function takerOf(provider: SnapshotProvider, volumes: readonly ProviderVolume[])
     ids: requests.map(({ id }) => id),
     async take(timeoutMs) {
       const ms = Math.floor(timeoutMs);
+      temporary.forEach((volume, i) => {
+        volume.expectTemporary(requests[i]!.id);
+      });
       try {
         return await provider.take(requests, group, ms);
       } catch (error) {
@@ -236,6 +250,9 @@ function takerOf(provider: SnapshotProvider, volumes: readonly ProviderVolume[])
       );
       const failed = ends.find(one => one.status === 'rejected' && errnoOf(one.reason) !== 'ESHUTDOWN');
       if (failed?.status === 'rejected') throw failed.reason;
+      temporary.forEach((volume, i) => {
+        volume.expectNone(requests[i]!.id);
+      });
     },
   };
 }

@@ -47,6 +47,9 @@ import { readState, writeState } from './state-file.js';
 import { createStore, openStore, removeStore } from './store.js';
 import { messageOf } from './timeline.js';
 
+/** More files than can be open on a snapshot: its owner knows that those who read it meet errors. */
+const ANY_READERS = 2 ** 20;
+
 export type VolumeState = 'adding' | 'open' | 'broken' | 'unknown' | 'removed';
 
 /** The live device as a mount shows it: one object for as long as the volume is open. */
@@ -265,15 +268,18 @@ export class Volume {
   /** Brings records and providers together: deletions are finished, what was never recorded is. */
   async #reconcile(distrust: string | undefined, recorded: boolean): Promise<void> {
     const opened = this.#require();
-    const { deleted } = this.#stored;
-    let snapshots = this.#stored.snapshots.map(record => {
+    // What a lease had to itself is nobody's without it.
+    const temporary = this.#stored.snapshots.filter(one => one.temporary);
+    const deleted = withEpochs(this.#stored.deleted, temporary);
+    const kept = this.#stored.snapshots.filter(one => !one.temporary);
+    let snapshots = kept.map(record => {
       const { independent } = providerNamed(record.provider).can;
       const lost = distrust !== undefined && !independent && record.state === 'live';
       return lost ? { ...record, state: 'unknown' as const, why: distrust } : record;
     });
     for (const provider of PROVIDERS) {
       for (const found of await provider.list(opened)) {
-        if (deleted.some(one => one.id === found.id)) {
+        if (deleted.some(one => one.id === found.id) || this.#moments.isTemporary(found.id)) {
           await provider.delete(opened, found);
         } else if (!snapshots.some(one => one.id === found.id)) {
           const lost = distrust !== undefined && !provider.can.independent;
@@ -288,7 +294,7 @@ export class Volume {
         }
       }
     }
-    this.#stored = { ...this.#stored, snapshots: snapshots.sort((a, b) => a.time - b.time) };
+    this.#stored = { ...this.#stored, deleted, snapshots: snapshots.sort((a, b) => a.time - b.time) };
   }
 
   get loose(): readonly SnapshotRecord[] {
@@ -374,12 +380,13 @@ export class Volume {
     id: string,
     epoch: number,
     moment?: MomentRecord,
+    temporary = false,
   ): SnapshotInfo {
     // Before the snapshot itself: one of which nothing is known yet leaves a file that the next start clears away.
     if (moment) this.#moments.write(id, moment);
     const name = momentOf(taken.time, this.#stored);
     const part = { id, group, groupSize, epoch };
-    const record = recordOf(provider, part, taken, name, moment?.consistency, moment?.marks);
+    const record = recordOf(provider, part, taken, name, moment?.consistency, moment?.marks, temporary);
     this.#keep({ snapshots: [...this.#stored.snapshots, record] });
     return this.#infos([record])[0]!;
   }
@@ -499,6 +506,50 @@ export class Volume {
         cause: error,
       });
     }
+  }
+
+  /** Whether `drain` can be asked for the snapshot. Throws SNAPSHOT_UNKNOWN. */
+  drains(id: string): boolean {
+    const record = this.#stored.snapshots.find(one => one.id === id);
+    if (!record) throw new AsofError('SNAPSHOT_UNKNOWN', `the volume ${this.name} has no snapshot ${id}`);
+    const provider = providerNamed(record.provider);
+    return provider.can.release && provider.preserved !== undefined;
+  }
+
+  /**
+   * Of a temporary snapshot: gives `runs` back, whoever reads it, and tells what is kept for it. Throws SNAPSHOT_UNKNOWN or
+   * SNAPSHOT_FAILED.
+   */
+  async drain(id: string, runs: Float64Array, limit: number): Promise<Float64Array> {
+    const opened = this.#require();
+    const record = this.#stored.snapshots.find(one => one.id === id);
+    if (!record) throw new AsofError('SNAPSHOT_UNKNOWN', `the volume ${this.name} has no snapshot ${id}`);
+    const provider = providerNamed(record.provider);
+    if (!record.temporary || !provider.preserved) {
+      throw new AsofError(
+        'SNAPSHOT_FAILED',
+        `nothing of the snapshot ${id} is given back: it is not of a lease`,
+      );
+    }
+    try {
+      if (runs.length > 0) await provider.release(opened, record, runs, ANY_READERS);
+      return await provider.preserved(opened, record, limit);
+    } catch (error) {
+      const why = errnoOf(error) || messageOf(error);
+      throw new AsofError('SNAPSHOT_FAILED', `nothing of the snapshot ${id} is given back: ${why}`, '', {
+        cause: error,
+      });
+    }
+  }
+
+  /** Before a snapshot of that id is taken: a start that finds it deletes it. Throws IO. */
+  expectTemporary(id: string): void {
+    this.#moments.markTemporary(id);
+  }
+
+  /** There is none of that id. */
+  expectNone(id: string): void {
+    this.#moments.unmarkTemporary(id);
   }
 
   /** What may be asked for by `--since`: snapshots, deleted ones too. */

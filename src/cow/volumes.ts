@@ -273,7 +273,44 @@ export class Volumes {
     providers?: string | readonly string[],
     request: MomentRequest = {},
   ): Promise<SnapshotInfo[]> {
-    const job = this.#snapshot(names, typeof providers === 'string' ? [providers] : providers, request);
+    return this.#job(this.#snapshot(names, typeof providers === 'string' ? [providers] : providers, request));
+  }
+
+  /**
+   * Likewise, of snapshots that `work` has to itself and that go when it is over, or the daemon stops: only they can be drained.
+   * The commands that failed after the moment. Throws what `snapshot` throws, and what `work` throws.
+   */
+  async withSnapshots(
+    names: readonly string[],
+    providers: readonly string[] | undefined,
+    request: MomentRequest,
+    work: (snapshots: readonly SnapshotInfo[]) => Promise<void>,
+  ): Promise<readonly string[]> {
+    const { signal } = this.#stopping;
+    const infos = await this.#job(
+      this.#snapshot(names, providers, request, async snapshots => {
+        const stopped = new Promise<never>((_, failed) => {
+          const fail = () => failed(new AsofError('DAEMON_MISSING', 'the daemon is being stopped'));
+          if (signal.aborted) fail();
+          else signal.addEventListener('abort', fail, { once: true });
+        });
+        try {
+          await Promise.race([work(snapshots), stopped]);
+        } finally {
+          stopped.catch(() => {});
+          for (const group of new Set(snapshots.map(one => one.group))) {
+            await this.deleteSnapshot(group).catch((error: unknown) => {
+              // The next start deletes it.
+              this.#options.log.error({ group, err: error }, 'a snapshot of a lease cannot be deleted');
+            });
+          }
+        }
+      }),
+    );
+    return infos[0]?.marks ?? [];
+  }
+
+  #job<T>(job: Promise<T>): Promise<T> {
     this.#jobs.add(job);
     job.catch(() => undefined).finally(() => this.#jobs.delete(job));
     return job;
@@ -283,6 +320,7 @@ export class Volumes {
     names: readonly string[],
     providers: readonly string[] | undefined,
     request: MomentRequest,
+    work?: (snapshots: readonly SnapshotInfo[]) => Promise<void>,
   ): Promise<SnapshotInfo[]> {
     if (this.#stopping.signal.aborted) throw new AsofError('DAEMON_MISSING', 'the daemon is being stopped');
     const volumes = this.#members(names);
@@ -302,6 +340,7 @@ export class Volumes {
       exclusively: work => this.#next(work),
       changed: () => this.#changed(),
       stopping: this.#stopping.signal,
+      work,
     });
   }
 
@@ -362,6 +401,12 @@ export class Volumes {
   addOverlay(id: string, path: string | undefined): Promise<SnapshotInfo> {
     return this.#next(async () => {
       const snapshot = this.#one(id);
+      if (snapshot.temporary) {
+        throw new AsofError(
+          'OVERLAY_UNUSABLE',
+          `the snapshot ${snapshot.id} belongs to a lease, and goes with it`,
+        );
+      }
       const volume = this.get(snapshot.volumeId);
       volume.opened();
       if (path !== undefined)
@@ -410,21 +455,24 @@ export class Volumes {
     throw new AsofError('USAGE', 'an overlay is of one snapshot, not of a group', 'asof snapshot list');
   }
 
+  /**
+   * Of a snapshot that a lease has to itself: gives ranges back, and tells what is kept for it, as Volume.drain does. Start and
+   * length alternate, in bytes. It waits for nobody: a backup must not stand behind another job's moment.
+   */
+  async drain(id: string, runs: Float64Array, limit: number): Promise<Float64Array> {
+    const [snapshot] = findSnapshots(this.snapshots(), id);
+    checkRuns(runs, snapshot!.size);
+    return this.get(snapshot!.volumeId).drain(snapshot!.id, runs, limit);
+  }
+
   /** A consumer has these ranges: they are no longer kept. Start and length in bytes alternate. */
   release(id: string, runs: Float64Array): Promise<SnapshotInfo> {
     return this.#next(async () => {
       const [snapshot, second] = this.find(id);
       if (!snapshot || second)
         throw new AsofError('USAGE', 'ranges are released of one snapshot, not of a group');
-      const { size } = snapshot;
-      for (let i = 0; i < runs.length; i += 2) {
-        const [start, length] = [runs[i]!, runs[i + 1] ?? Number.NaN];
-        if (start >= 0 && length >= 0 && start + length <= size) continue;
-        throw new AsofError(
-          'OUT_OF_RANGE',
-          `${length} bytes at offset ${start} do not lie within the volume's ${size} bytes`,
-        );
-      }
+      if (snapshot.temporary) throw new AsofError('USAGE', `the snapshot ${snapshot.id} belongs to a lease`);
+      checkRuns(runs, snapshot.size);
       await this.get(snapshot.volumeId).release(snapshot.id, runs);
       return snapshot;
     });
@@ -558,6 +606,18 @@ export class Volumes {
       this.#activityOf(volume).add(volume.activity());
       if (this.#samples % LOOK_SAMPLES === 0) void volume.refresh();
     }
+  }
+}
+
+/** Start and length alternate. Throws OUT_OF_RANGE. */
+function checkRuns(runs: Float64Array, size: number): void {
+  for (let i = 0; i < runs.length; i += 2) {
+    const [start, length] = [runs[i]!, runs[i + 1] ?? Number.NaN];
+    if (start >= 0 && length >= 0 && start + length <= size) continue;
+    throw new AsofError(
+      'OUT_OF_RANGE',
+      `${length} bytes at offset ${start} do not lie within the volume's ${size} bytes`,
+    );
   }
 }
 

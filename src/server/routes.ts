@@ -4,6 +4,7 @@
  */
 import type { ChangesQuery, LiveVolumes, MomentRequest, VolumeRequest } from '../volumes.js';
 import { changesDocument } from './changes.js';
+import { drain, leaseDocument } from './leases.js';
 import * as schema from './schema.js';
 
 export interface Route {
@@ -29,6 +30,15 @@ interface Request {
 const nameOf = ({ params }: Request) => (params as { name: string }).name;
 const consumerOf = ({ params }: Request) => (params as { consumer: string }).consumer;
 const idOf = ({ params }: Request) => (params as { id: string }).id;
+
+function momentOf({ body }: Request) {
+  const { volumes, provider, providers, ...moment } = body as {
+    volumes: string[];
+    provider?: string;
+    providers?: string[];
+  } & MomentRequest;
+  return { volumes, order: providers ?? (provider === undefined ? undefined : [provider]), moment };
+}
 
 export const ROUTES: readonly Route[] = [
   {
@@ -136,13 +146,8 @@ export const ROUTES: readonly Route[] = [
     summary: 'one moment of one or more volumes',
     body: schema.SNAPSHOT_BODY,
     answer: schema.SNAPSHOTS,
-    handle(live, { body }) {
-      const { volumes, provider, providers, ...moment } = body as {
-        volumes: string[];
-        provider?: string;
-        providers?: string[];
-      } & MomentRequest;
-      const order = providers ?? (provider === undefined ? undefined : [provider]);
+    handle(live, request) {
+      const { volumes, order, moment } = momentOf(request);
       return live.snapshot(volumes, order, moment);
     },
   },
@@ -193,6 +198,38 @@ export const ROUTES: readonly Route[] = [
       const { extents } = request.body as { extents: { start: number; length: number }[] };
       const runs = Float64Array.from(extents.flatMap(({ start, length }) => [start, length]));
       return live.volumes.release(idOf(request), runs);
+    },
+  },
+  {
+    method: 'POST',
+    path: '/leases',
+    summary: 'one moment that is the asker’s own, for as long as he takes the answer',
+    body: schema.SNAPSHOT_BODY,
+    async handle(live, request) {
+      const { volumes, order, moment } = momentOf(request);
+      return leaseDocument(live, await live.leases.begin(volumes, order, moment));
+    },
+  },
+  {
+    method: 'POST',
+    path: '/leases/:id/drain',
+    summary:
+      'these extents of a snapshot of the lease are taken over: keep them no longer; what is kept for it?',
+    params: schema.ID_PARAMS,
+    body: schema.DRAIN_BODY,
+    answer: schema.DRAINED,
+    handle: (live, request) => drain(live, idOf(request), request.body as Parameters<typeof drain>[2]),
+  },
+  {
+    method: 'DELETE',
+    path: '/leases/:id',
+    summary: 'the lease is over: its snapshots go, and its last command runs',
+    params: schema.ID_PARAMS,
+    answer: schema.LEASE_END,
+    async handle(live, request) {
+      const lease = live.leases.get(idOf(request));
+      lease.end();
+      return { lease: lease.id, marks: await lease.over };
     },
   },
   {

@@ -70,6 +70,18 @@ export const RELEASE_BODY = object(
   ['extents'],
 );
 
+export const DRAIN_BODY = object(
+  {
+    snapshot: text,
+    extents: {
+      type: 'array',
+      maxItems: 8192,
+      items: object({ start: count, length: count }, ['start', 'length']),
+    },
+  },
+  ['snapshot', 'extents'],
+);
+
 export const OVERLAY_BODY = object({ layer: { ...text, pattern: '^/' } });
 
 /** Each value is held to docs/config.schema.json. */
@@ -99,6 +111,8 @@ export const SNAPSHOT = answer(
 );
 export const SNAPSHOTS = list(SNAPSHOT);
 export const MARKER = answer('consumer', 'snapshot', 'at', 'marked', 'state', 'why');
+export const DRAINED = answer('extents');
+export const LEASE_END = answer('lease', 'marks');
 export const ACTIVITY = answer('volume', 'counters', 'rates', 'forecast');
 export const DAEMON = answer('pid', 'state', 'mount', 'volumes');
 export const OPTIONS = answer('options', 'trouble');
