@@ -1,8 +1,9 @@
 /** `asof backup`: one more point in a history. */
 import { type Command, Option } from 'commander';
-import { AsofError } from '../errors.js';
+import { AsofError, EXIT } from '../errors.js';
 import type { BackupOptions, BackupProgress, BackupResult, ImageKind } from '../histories.js';
 import { counted, printable } from './columns.js';
+import { parseCompression } from './compression.js';
 import { humanSeconds } from './duration.js';
 import { named } from './options.js';
 import { write, writeJson } from './output.js';
@@ -28,9 +29,9 @@ interface Flags extends StateFlags {
 export function define(command: Command): void {
   withState(command)
     .argument(
-      '<SOURCE>',
-      'a disk image, a raw file, a block device (a path), or the name of a volume',
-      named('SOURCE'),
+      '<SOURCE...>',
+      'a disk image, a raw file, a block device (a path), or names of volumes and groups (@NAME)',
+      (text: string, before: readonly string[] = []) => [...before, named('SOURCE')(text)],
     )
     .requiredOption('--to <DIR>', 'the folder of the history; made where it is not there', named('--to'))
     .addOption(
@@ -57,18 +58,20 @@ export function define(command: Command): void {
     .addHelpText(
       'after',
       `
-A SOURCE with a slash in it, or that is a file here, is a path; else it is a volume of the daemon: a snapshot is taken, read
-and deleted again. Each point is one qcow2 image that QEMU reads too, with a manifest and a hash tree beside it. It is
+A SOURCE with a slash in it, or that is a file here, is a path; else it is a volume of the daemon. Of all volumes that are
+named one moment is taken, read and deleted again. Of a volume that is written to meanwhile, what had to be preserved is read
+first, and what is stored is preserved no more. Each point is one qcow2 image that QEMU reads too, with a manifest and a hash tree beside it. It is
 there when it has been read back and has the digests of what was read; a run that fails leaves nothing behind.
 --leave-unused asks partclone, of a SOURCE that begins with a file system (ext, XFS, btrfs, NTFS, FAT, exFAT) which is at rest;
 where it cannot be asked or believed, all is kept, and the record says why. What is left out reads as zeros.
 With --json, lines {"progress": …} come on standard error while it runs.
 ${examples(['asof backup data --to /backup/data', 'asof backup /dev/sdb1 --to /backup/sdb1 --kind full', 'asof backup vm.img --to /backup/vm --ignore-read-errors'])}`,
     )
-    .action(async (source: string, flags: Flags) => {
+    .action(async (sources: string[], flags: Flags) => {
       const stop = new AbortController();
       for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => stop.abort());
       const shown = new Phases(flags.json ?? false, barOf);
+      const began = new Date();
       const options: BackupOptions = {
         kind: flags.kind,
         base: flags.base,
@@ -82,27 +85,45 @@ ${examples(['asof backup data --to /backup/data', 'asof backup /dev/sdb1 --to /b
         stored: undefined,
         progress: state => shown.at(state),
       };
+      const { backup, isVolume, backupVolumes, noteFailure } = await import('./backup-volume.js');
       try {
-        const { backup, isVolume, backupVolume } = await import('./backup-volume.js');
-        const result = isVolume(source)
-          ? await backupVolume(source, flags, options)
-          : await backup(source, flags.to, options, { format: flags.format, map: flags.leaveUnused });
+        const [source, second] = sources as [string, string?];
+        const volumes = sources.filter(isVolume);
+        if (second !== undefined && (volumes.length < sources.length || flags.base !== undefined)) {
+          const what =
+            flags.base === undefined ? 'several SOURCEs are names of volumes' : '--base is of one SOURCE';
+          throw new AsofError('USAGE', what, 'asof backup --help');
+        }
+        const { results, marks, warnings } =
+          volumes.length > 0
+            ? await backupVolumes(sources, flags, options)
+            : {
+                results: [
+                  await backup(source, flags.to, options, { format: flags.format, map: flags.leaveUnused }),
+                ],
+                marks: [],
+                warnings: [],
+              };
         shown.end();
-        if (flags.json) await writeJson(result.point.manifest);
-        else await write(forPeople(result));
+        const manifests = results.map(({ point }) => point.manifest);
+        // One name that is no group's is one point.
+        const alone = second === undefined && !source.startsWith('@');
+        if (flags.json) await writeJson(alone ? manifests[0] : manifests);
+        else await write(results.map(forPeople).join('\n'));
+        for (const text of [...warnings, ...marks]) {
+          process.stderr.write(
+            flags.json ? `${JSON.stringify({ warning: text })}\n` : `asof: ${printable(text)}\n`,
+          );
+        }
+        // The points are there, and yet the job is not as it should be.
+        if (marks.length > 0) process.exitCode = EXIT.defects;
+      } catch (error) {
+        noteFailure(flags.to, sources.join(', '), began, error);
+        throw error;
       } finally {
         shown.end();
       }
     });
-}
-
-/** The level of zstd; 0 is none. */
-function parseCompression(text: string): number {
-  if (text === 'none') return 0;
-  const level = /^zstd(?::(\d{1,2}))?$/.exec(text);
-  const number = Number(level?.[1] ?? 3);
-  if (level && number >= 1 && number <= 19) return number;
-  throw new AsofError('USAGE', `--compress ${JSON.stringify(text)} is none of zstd, zstd:1 to zstd:19, none`);
 }
 
 function forPeople({ point, cleared }: BackupResult): string {
