@@ -2,9 +2,10 @@
  * Composition of histories: what the commands backup, history, verify and mount ask for. It knows the images and what a
  * mount shows; where a source comes from the daemon, src/cli/backup-volume.ts asks for it.
  */
-import { fstatSync, realpathSync, statSync } from 'node:fs';
+import { existsSync, fstatSync, realpathSync, statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { basename, extname } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { Disk, type OnDamage } from './block/disk.js';
 import type { BlockSource, SectorSize } from './block/source.js';
 import { blockDevice } from './cow/block-device.js';
@@ -19,7 +20,7 @@ import {
 import { openChain } from './image/chain.js';
 import { type Consolidated, consolidate as runConsolidation } from './image/consolidate.js';
 import { type Action, type ConsolidationPlan, planConsolidation } from './image/consolidate-plan.js';
-import { type Failure, failureOf, isNoted, readFailures } from './image/failures.js';
+import { type Failure, failureOf, isNoted } from './image/failures.js';
 import { History, type HistoryPoint } from './image/history.js';
 import { HistoryFolder } from './image/history-folder.js';
 import { IMAGE_KINDS, type ImageKind, type Manifest } from './image/manifest.js';
@@ -56,6 +57,9 @@ export { History, IMAGE_KINDS, isFolder, KEEP_RULES };
 
 const CACHE = 64 * 2 ** 20;
 const MAP_BYTES = 32 * 2 ** 20;
+
+/** Milliseconds between two looks at a history that somebody writes to. */
+const BUSY_STEP_MS = 500;
 
 const newEngine = () =>
   new Engine({ cacheBytes: CACHE, mapBytes: MAP_BYTES, threads: availableParallelism() });
@@ -121,6 +125,19 @@ export async function backup(
     disk?.close();
     engine.close();
     chain.close();
+  }
+}
+
+/** Waits for whoever writes to the history at `folder`, `ms` at most; then it is for a backup to say that somebody does. */
+export async function waitForHistory(folder: string, ms: number, signal: AbortSignal): Promise<void> {
+  for (const end = performance.now() + ms; performance.now() < end && !signal.aborted; ) {
+    try {
+      new HistoryFolder(folder).close();
+      return;
+    } catch (error) {
+      if (!(error instanceof AsofError && error.code === 'HISTORY_BUSY')) return;
+    }
+    await setTimeout(BUSY_STEP_MS, undefined, { signal }).catch(() => {});
   }
 }
 

@@ -1,8 +1,8 @@
 /** Schedules over live volumes: what the configuration says of one, and what a scheduler asks of the volumes. */
 import { atLeast } from './cow/consistency.js';
 import { checkMoment, type MomentRequest } from './cow/quiesce.js';
-import type { Exposure, Schedule } from './cow/schedule.js';
-import type { Point, Work } from './cow/scheduler.js';
+import type { BackupPoint, Exposure, Schedule, ScheduledBackup } from './cow/schedule.js';
+import type { Done, Point, Work } from './cow/scheduler.js';
 import type { SnapshotInfo } from './cow/snapshot.js';
 import { type Timing, timingOf } from './cow/timing.js';
 import type { Volumes } from './cow/volumes.js';
@@ -18,6 +18,8 @@ export interface WrittenSchedule extends OptionValues {
   readonly timeZone?: string;
   readonly keep?: number;
   readonly separately?: boolean;
+  /** Its folder absolute, its rate in bytes. */
+  readonly backup?: ScheduledBackup;
   readonly writers?: readonly {
     readonly kind: string;
     readonly settings?: Readonly<Record<string, string | number | boolean>>;
@@ -42,6 +44,7 @@ export function scheduleOf(name: string, written: WrittenSchedule): Schedule {
     timeZone: ___,
     keep,
     separately,
+    backup,
     writers,
     providers,
     ...options
@@ -58,6 +61,13 @@ export function scheduleOf(name: string, written: WrittenSchedule): Schedule {
           })),
         }),
   };
+  if (backup && keep !== undefined) {
+    throw new AsofError(
+      'USAGE',
+      'keep counts snapshots, of which a backup leaves none',
+      'backup.keep has rules',
+    );
+  }
   // No time without writes is what it has where nothing is said.
   const { quietMs, ...rest } = request;
   checkMoment(quietMs === 0 ? rest : request);
@@ -67,6 +77,7 @@ export function scheduleOf(name: string, written: WrittenSchedule): Schedule {
     timing: timingFor(written),
     ...(keep === undefined ? {} : { keep }),
     ...(providers === undefined ? {} : { providers }),
+    ...(backup === undefined ? {} : { backup }),
     request,
   };
 }
@@ -77,10 +88,17 @@ type Take = (
   request: MomentRequest,
 ) => Promise<SnapshotInfo[]>;
 
-/** `take` gives a request what the options say; `remove` refuses what somebody reads. */
-export function workOn(volumes: Volumes, take: Take, remove: (group: string) => Promise<unknown>): Work {
+/** `take` gives a request what the options say; `remove` refuses what somebody reads; `backup` runs one. */
+export function workOn(
+  volumes: Volumes,
+  take: Take,
+  remove: (group: string) => Promise<unknown>,
+  backup: (schedule: Schedule & { readonly backup: ScheduledBackup }, job: string) => Promise<Done>,
+): Work {
   return {
-    async take({ volumes: names, providers, request }, job) {
+    async take(schedule, job) {
+      const { volumes: names, providers, request } = schedule;
+      if (schedule.backup) return backup({ ...schedule, backup: schedule.backup }, job);
       const taken = await take(names, providers, { ...request, job });
       return {
         groups: [...new Set(taken.map(({ group }) => group))],
@@ -98,8 +116,10 @@ export function workOn(volumes: Volumes, take: Take, remove: (group: string) => 
     async delete(group) {
       await remove(group);
     },
-    exposure: ({ volumes: names, request }, now) =>
-      names.flatMap(name => exposureOf(volumes, name, request, now)),
+    exposure: ({ volumes: names, request, backup }, now, points) =>
+      names.flatMap(name =>
+        backup ? backupExposureOf(volumes, name, points ?? [], now) : exposureOf(volumes, name, request, now),
+      ),
   };
 }
 
@@ -112,6 +132,27 @@ function pointsOf(groups: ReadonlySet<string>, all: readonly SnapshotInfo[]): Po
     const members = all.filter(one => one.group === group);
     if (members.length === 0) return [];
     return [{ group, good: members.every(({ state }) => state === 'live') }];
+  });
+}
+
+/** The newest point that its last good run made. */
+function backupExposureOf(
+  volumes: Volumes,
+  name: string,
+  points: readonly BackupPoint[],
+  now: number,
+): Exposure[] {
+  let names = [name];
+  try {
+    names = volumes.members([name]).map(volume => volume.name);
+  } catch (error) {
+    if (!(error instanceof AsofError)) throw error;
+  }
+  return names.map(volume => {
+    const good = points.find(one => one.volume === volume);
+    if (!good) return { volume, point: null, at: null, seconds: null };
+    const seconds = Math.max(0, Math.round((now - Date.parse(good.time)) / 1000));
+    return { volume, point: good.id, at: good.time, seconds };
   });
 }
 
@@ -128,7 +169,8 @@ function exposureOf(volumes: Volumes, name: string, request: MomentRequest, now:
   return members.map(volume => {
     const snapshots = volume.state === 'open' ? volume.snapshots() : [];
     const good = snapshots.findLast(
-      one => one.state === 'live' && atLeast(one.consistency, request.consistency ?? 'crash'),
+      one =>
+        one.state === 'live' && !one.temporary && atLeast(one.consistency, request.consistency ?? 'crash'),
     );
     if (!good) return { volume: volume.name, ...none };
     const seconds = Math.max(0, Math.round((now - good.time) / 1000));

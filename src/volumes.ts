@@ -25,6 +25,7 @@ import { StateFolder } from './cow/state-folder.js';
 import type { Volume, VolumeState } from './cow/volume.js';
 import { type ChangesQuery, type ShownSnapshot, type VolumeActivity, Volumes } from './cow/volumes.js';
 import { AsofError } from './errors.js';
+import { type Lease, Leases } from './leases.js';
 import type { Logger } from './log.js';
 import { endOfTime } from './moment.js';
 import type { EndReason, MountDriver, Mounted } from './mount/driver.js';
@@ -32,6 +33,7 @@ import { canonical } from './mount/mounts.js';
 import type { Directory, Entry, Tree } from './mount/tree.js';
 import { loadAddon } from './native.js';
 import { type Configured, Options } from './options.js';
+import { ScheduledBackups } from './scheduled-backups.js';
 import { workOn } from './schedules.js';
 import { type DriverName, mountDriver } from './service.js';
 
@@ -39,6 +41,7 @@ export type {
   ChangesQuery,
   DeclaredVolume,
   DriverName,
+  Lease,
   MarkerInfo,
   MomentRequest,
   RunInfo,
@@ -138,8 +141,10 @@ export class LiveVolumes {
   readonly volumes: Volumes;
   readonly options: Options;
   readonly schedules: Scheduler;
+  readonly leases: Leases;
   readonly mounted: Mounted | undefined;
   readonly driver: MountDriver['name'] | undefined;
+  readonly #backups: ScheduledBackups;
   #ending = false;
   #closed = false;
 
@@ -156,6 +161,8 @@ export class LiveVolumes {
     this.volumes = volumes;
     this.mounted = mounted;
     this.driver = driver;
+    this.leases = new Leases(volumes, request => options.moment(request));
+    this.#backups = new ScheduledBackups(this.leases, state.path, given.log);
     this.schedules = new Scheduler({
       folder: state.path,
       schedules: given.schedules ?? [],
@@ -165,6 +172,7 @@ export class LiveVolumes {
         volumes,
         (names, providers, request) => this.snapshot(names, providers, request),
         group => this.#deleteUnused(group),
+        (schedule, job) => this.#backups.run(schedule, job),
       ),
     });
   }
@@ -244,6 +252,9 @@ export class LiveVolumes {
   async close(options: { readonly force: boolean }): Promise<void> {
     if (this.#closed) return;
     this.#ending = true;
+    // A backup that is cut off stands as begun, and is made up for at the next start.
+    this.schedules.stop();
+    await this.#backups.stop(options);
     try {
       await this.mounted?.unmount();
     } catch (error) {
@@ -255,7 +266,6 @@ export class LiveVolumes {
       if (!gone) await this.mounted?.unmount({ lazy: true });
     }
     this.#closed = true;
-    this.schedules.stop();
     await this.volumes.close();
     await this.schedules.settled();
     this.state.close();
@@ -426,7 +436,8 @@ function folderOf(volume: Volume, volumes: Volumes): Directory {
     find(name) {
       const time = name.startsWith('@') ? endOfTime(name.slice(1))?.getTime() : undefined;
       if (time === undefined) return undefined;
-      const index = snapshots.findLastIndex(snapshot => snapshot.time <= time);
+      // What a lease has to itself is not for others: ranges of it are errors.
+      const index = snapshots.findLastIndex(one => one.time <= time && !one.temporary);
       return index < 0 ? undefined : moments[index];
     },
   };

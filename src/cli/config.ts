@@ -152,7 +152,15 @@ class ConfigFile {
     }
     const timing = (['cron', 'every', 'timeZone'] as const).find(key => written[key] !== undefined);
     this.#checked(path, timing ?? name, () => timingFor(written));
-    return this.#checked(path, written.writers ? 'writers' : name, () => scheduleOf(name, written));
+    const backup = written.backup && {
+      ...written.backup,
+      to: this.#absolute(written.backup.to),
+      ...(written.backup.rate === undefined
+        ? {}
+        : { rate: this.#size(written.backup.rate, [...path, 'backup'], 'rate') }),
+    };
+    const whole = { ...written, ...(backup && { backup }) };
+    return this.#checked(path, written.writers ? 'writers' : name, () => scheduleOf(name, whole));
   }
 
   /** What `work` answers; what it refuses is told with the line of `key`. */

@@ -14,7 +14,7 @@ export function define(command: Command): void {
     'after',
     `
 Schedules are named in the configuration of the daemon (docs/config.md). EXPOSED is how long ago the last good point of a
-volume is: what would be lost now. With --json the answers are JSON.
+volume is: what would be lost now. POINT is the point of the history that the last backup made. With --json the answers are JSON.
 ${examples(['asof schedule list', 'asof schedule run nightly', 'asof schedule pause nightly'])}`,
   );
   withState(command.command('list'))
@@ -86,11 +86,12 @@ function table(all: readonly ScheduleInfo[]): string {
     one.next ?? one.state,
     one.last === null ? '-' : one.last.started,
     one.last === null ? '-' : outcomeOf(one.last),
+    (one.last?.points ?? []).map(({ id }) => id.slice(0, 8)).join(',') || '-',
     worst(one),
   ]);
   return columns(
-    ['NAME', 'VOLUMES', 'WHEN', 'NEXT', 'LAST', 'OUTCOME', 'EXPOSED'],
-    ['<', '<', '<', '<', '<', '<', '<'],
+    ['NAME', 'VOLUMES', 'WHEN', 'NEXT', 'LAST', 'OUTCOME', 'POINT', 'EXPOSED'],
+    ['<', '<', '<', '<', '<', '<', '<', '<'],
     rows,
   );
 }
@@ -122,7 +123,13 @@ function forPeople(one: ScheduleInfo): string {
     ...(skipped
       ? [['skipped', `${counted(one.skips, 'time')}, ${skipped.slot}: ${skipped.why}`] as [string, string]]
       : []),
-    ['points', `${one.groups.length}${one.keep === null ? '' : `; the newest ${one.keep} are kept`}`],
+    one.to === null
+      ? ['points', `${one.groups.length}${one.keep === null ? '' : `; the newest ${one.keep} are kept`}`]
+      : ['backs up to', one.to],
+    ...(last?.points ?? []).map(({ volume, id, stem }): [string, string] => [
+      'point',
+      `${volume}: ${id}, ${stem}`,
+    ]),
     ...(last?.warnings ?? []).map((text): [string, string] => ['warning', text]),
     ...one.exposure.map(({ volume, at, point, seconds }): [string, string] => [
       'exposed',

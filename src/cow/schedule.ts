@@ -15,6 +15,37 @@ export interface Schedule {
   /** In the order in which they are tried. */
   readonly providers?: readonly string[];
   readonly request: MomentRequest;
+  /** What becomes of the moment: points of a history, and the snapshots go; they stay where absent. */
+  readonly backup?: ScheduledBackup;
+}
+
+/** What `asof backup` and `asof consolidate` are asked for. */
+export interface ScheduledBackup {
+  /** The folder of the history; absolute. */
+  readonly to: string;
+  readonly kind?: 'full' | 'incremental' | 'differential';
+  readonly method?: 'auto' | 'tracked' | 'compared';
+  /** `none`, `zstd`, `zstd:LEVEL`. */
+  readonly compress?: string;
+  /** Bytes a second. */
+  readonly rate?: number;
+  readonly ignoreReadErrors?: boolean;
+  readonly leaveUnused?: boolean;
+  readonly label?: string;
+  /** Which points of its volumes stay, by rules; all where absent. */
+  readonly keep?: Readonly<
+    Partial<Record<'last' | 'hourly' | 'daily' | 'weekly' | 'monthly' | 'yearly', number>>
+  >;
+}
+
+/** A point that a backup has made. */
+export interface BackupPoint {
+  readonly volume: string;
+  /** Of the point; and its files' name in the history. */
+  readonly id: string;
+  readonly stem: string;
+  /** ISO 8601: the moment. */
+  readonly time: string;
 }
 
 /**
@@ -37,6 +68,8 @@ export interface Run {
   readonly why: string;
   /** Ids of the groups that it took. */
   readonly groups: readonly string[];
+  /** Of a backup: the points of the history that it made. */
+  readonly points?: readonly BackupPoint[];
   /** Points that were to go and could not. */
   readonly warnings: readonly string[];
 }
@@ -87,6 +120,8 @@ export interface ScheduleInfo {
   readonly volumes: readonly string[];
   readonly timing: string;
   readonly keep: number | null;
+  /** The folder of the history that it backs up to; null where its snapshots stay. */
+  readonly to: string | null;
   readonly state: 'waiting' | 'running' | 'paused';
   /** null where it is paused. */
   readonly next: string | null;

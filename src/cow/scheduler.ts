@@ -18,6 +18,7 @@ import type { Logger } from '../log.js';
 import { command } from '../shell.js';
 import type { Clock } from './clock.js';
 import {
+  type BackupPoint,
   type Exposure,
   iso,
   type Kept,
@@ -43,14 +44,23 @@ export interface Point {
   readonly good: boolean;
 }
 
+/** Ids of the groups that were taken; marks are after-commands that failed. */
+export interface Done {
+  readonly groups: readonly string[];
+  readonly marks: readonly string[];
+  /** Of a backup. */
+  readonly points?: readonly BackupPoint[];
+  readonly warnings?: readonly string[];
+}
+
 /** What a scheduler needs of the volumes. */
 export interface Work {
-  /** Ids of the groups that were taken; marks are after-commands that failed. */
-  take(schedule: Schedule, job: string): Promise<{ groups: readonly string[]; marks: readonly string[] }>;
+  take(schedule: Schedule, job: string): Promise<Done>;
   /** Those of `groups` that are there, or all of a job. */
   points(wanted: { readonly groups: readonly string[] } | { readonly job: string }): readonly Point[];
   delete(group: string): Promise<void>;
-  exposure(schedule: Schedule, now: number): readonly Exposure[];
+  /** `points`: what its last good backup made; undefined where it has made none. */
+  exposure(schedule: Schedule, now: number, points: readonly BackupPoint[] | undefined): readonly Exposure[];
 }
 
 export interface SchedulerOptions {
@@ -300,6 +310,7 @@ export class Scheduler {
     let outcome: Outcome = 'done';
     let why = '';
     let groups: readonly string[] = [];
+    let points: readonly BackupPoint[] | undefined;
     let warnings: readonly string[] = [];
     log.info(about, 'a schedule runs');
     try {
@@ -310,13 +321,15 @@ export class Scheduler {
         why = taken.marks.join('; ');
       }
       kept.groups.push(...groups);
-      warnings = await this.#thin(entry);
+      points = taken.points;
+      warnings = [...(taken.warnings ?? []), ...(await this.#thin(entry))];
     } catch (error) {
       failed(error);
       outcome = 'failed';
       why = messageOf(error);
     }
-    const run: Run = { ...begun, ended: clock.time(), outcome, why, groups, warnings };
+    const made = points && { points };
+    const run: Run = { ...begun, ended: clock.time(), outcome, why, groups, ...made, warnings };
     // A run that failed because the daemon ends stands as begun: the next start makes up for it.
     if (this.#closed && outcome === 'failed') return run;
     kept.running = null;
@@ -371,7 +384,7 @@ export class Scheduler {
 
   #info({ schedule, kept, running }: Entry): ScheduleInfo {
     const { work, clock } = this.#options;
-    const { name, volumes, timing, keep } = schedule;
+    const { name, volumes, timing, keep, backup } = schedule;
     const { paused, last, lastGood, failures, skips, skipped } = kept;
     const there = new Set(work.points({ groups: kept.groups }).map(({ group }) => group));
     return {
@@ -379,6 +392,7 @@ export class Scheduler {
       volumes,
       timing: timing.text,
       keep: keep ?? null,
+      to: backup?.to ?? null,
       state: running ? 'running' : paused ? 'paused' : 'waiting',
       next: paused ? null : iso(timing.next(kept.slot)),
       last: last && runInfo(last),
@@ -387,7 +401,7 @@ export class Scheduler {
       skips,
       skipped: skipped && { slot: iso(skipped.slot)!, why: skipped.why },
       groups: kept.groups.filter(group => there.has(group)),
-      exposure: work.exposure(schedule, clock.time()),
+      exposure: work.exposure(schedule, clock.time(), lastGood?.points),
       trouble: [this.#lost, this.#unsaved].filter(Boolean).join('; '),
     };
   }

@@ -10,6 +10,36 @@ import { scratch } from '../cow/lab.js';
 const folder = scratch(t);
 const file = join(folder, 'asof.yaml');
 
+t.test('a schedule that backs up', t => {
+  const text = readFileSync(new URL('../../../docs/config.md', import.meta.url), 'utf8');
+  const example = [...text.matchAll(/```yaml\n([^`]+)```/g)][1]![1]!;
+  writeFileSync(file, `groups: {night: [a]}\n${example}`);
+  const [schedule] = readConfig(file).schedules!;
+  t.strictSame(schedule!.backup, {
+    to: '/backup/night',
+    kind: 'incremental',
+    method: 'auto',
+    compress: 'zstd',
+    rate: 50 * 2 ** 20,
+    leaveUnused: true,
+    ignoreReadErrors: false,
+    label: 'by night',
+    keep: { last: 7, daily: 30, weekly: 12 },
+  });
+  const refused = (backup: string, more: string, why: RegExp) => {
+    writeFileSync(file, `schedules:\n  s:\n    volumes: [a]\n    every: 1h${more}\n    backup: ${backup}\n`);
+    t.throws(() => readConfig(file), { code: 'USAGE', message: why });
+  };
+  refused('{to: x}', '\n    keep: 3', /keep counts snapshots/);
+  refused('{kind: full}', '', /line 5: schedules.s.backup has no to/);
+  refused('{to: x, compress: "zstd:20"}', '', /line 5: .*compress is "zstd:20"/);
+  refused('{to: x, keep: {}}', '', /line 5: .*keep is/);
+  refused('{to: x, keep: {sometimes: 1}}', '', /there is no setting "sometimes".*there are last, hourly/);
+  writeFileSync(file, 'schedules: {s: {volumes: [a], every: 1h, backup: {to: x}}}\n');
+  t.equal(readConfig(file).schedules![0]!.backup!.to, join(folder, 'x'));
+  t.end();
+});
+
 t.test('the example of docs/config.md, whole', t => {
   const text = readFileSync(new URL('../../../docs/config.md', import.meta.url), 'utf8');
   writeFileSync(file, /```yaml\n([^`]+)```/.exec(text)![1]!);

@@ -45,8 +45,8 @@ t.test('a schedule of a group', async t => {
   t.ok(snapshots.some(({ id }) => id === manual!.id));
   t.ok(told.exposure.every(({ point }) => snapshots.find(one => one.id === point)?.group === told.groups[1]));
   const list = await said('schedule', 'list');
-  t.match(list.stdout, /^NAME +VOLUMES +WHEN +NEXT +LAST +OUTCOME +EXPOSED\n/);
-  t.match(list.stdout, /nightly +@both +30 2 29 2 \* +20\d\d-02-2.* +done +\d/);
+  t.match(list.stdout, /^NAME +VOLUMES +WHEN +NEXT +LAST +OUTCOME +POINT +EXPOSED\n/);
+  t.match(list.stdout, /nightly +@both +30 2 29 2 \* +20\d\d-02-2.* +done +- +\d/);
   t.match(await said('schedule', 'run', 'marked'), { status: 3 });
   t.match(await said('schedule', 'run', 'nobody'), { status: 2, stderr: /there are nightly, marked/ });
   t.match(await said('schedule', 'pause', 'nightly'), { status: 0, stdout: /state +paused/ });
