@@ -31,6 +31,14 @@
       "cflags_cc!": ["-std=gnu++17", "-std=gnu++14"],
       "cflags_cc": ["-std=gnu++20", "-O2", "-Wall", "-Wextra", "-Werror"],
       "libraries": ["-lpthread"]
+    },
+    {
+      # Likewise: native/runner/main.cc.
+      "target_name": "asof-runner",
+      "type": "executable",
+      "sources": ["native/runner/main.cc"],
+      "cflags_cc!": ["-std=gnu++17", "-std=gnu++14"],
+      "cflags_cc": ["-std=gnu++20", "-O2", "-Wall", "-Wextra", "-Werror"]
     }
   ]
 }

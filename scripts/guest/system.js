@@ -65,7 +65,9 @@ export function copyBinary(from, root, to = from) {
 
 function copyAsof(root) {
   copyBinary(path.join(ROOT, 'build', 'Release', 'asof.node'), root, '/asof/build/Release/asof.node');
-  copyBinary(path.join(ROOT, 'build', 'Release', 'asof-freezer'), root, '/asof/build/Release/asof-freezer');
+  for (const name of ['asof-freezer', 'asof-runner']) {
+    copyBinary(path.join(ROOT, 'build', 'Release', name), root, `/asof/build/Release/${name}`);
+  }
   for (const name of OURS) {
     fs.cpSync(path.join(ROOT, name), path.join(root, 'asof', name), { recursive: true });
   }

@@ -1,21 +1,14 @@
 /**
  * Programs that are run around a moment: in a process group of their own, within a time, with what they print kept as far
- * as it goes. When the time is over all of the group is ended, politely first.
+ * as it goes. When the time is over all of the group is ended, politely first; so it is when the daemon is gone (runner.ts).
  */
-import { type ChildProcessByStdio, spawn } from 'node:child_process';
-import type { Readable } from 'node:stream';
 import { AsofError } from '../errors.js';
 import type { Clock } from './clock.js';
+import { start } from './runner.js';
 import { messageOf } from './timeline.js';
 
 /** Bytes of output that are kept: the beginning and the end. */
 const KEPT = 16 * 1024;
-
-/** Milliseconds between the polite end and the other one. */
-const POLITE_MS = 2000;
-
-/** Milliseconds for which output is waited for that a program's left-over children still could write. */
-const DRAIN_MS = 500;
 
 export interface ProgramOptions {
   readonly clock: Clock;
@@ -38,67 +31,36 @@ export interface Ended {
 }
 
 /** Never rejects. */
-export function runProgram(argv: readonly string[], options: ProgramOptions): Promise<Ended> {
-  const { clock, timeoutMs } = options;
+export async function runProgram(argv: readonly string[], options: ProgramOptions): Promise<Ended> {
+  const { clock, timeoutMs, signal: ends } = options;
   const began = clock.now();
   const output = new Output();
-  const [program = '', ...args] = argv;
-  let child: ChildProcessByStdio<null, Readable, Readable>;
-  try {
-    child = spawn(program, args, {
-      stdio: ['ignore', 'pipe', 'pipe'],
-      detached: true,
-      cwd: '/',
-      env: { ...process.env, ...options.env },
-    });
-  } catch (error) {
-    // Words that are too many for the kernel, or that no word can be.
-    const why = `${JSON.stringify(program)} does not start: ${messageOf(error)}`;
-    return Promise.resolve({ code: null, signal: null, why, output: '', took: clock.now() - began });
-  }
+  const program = start(argv, { env: options.env, stdin: false });
   let ending = '';
-  const timers: (() => void)[] = [];
-  const kill = (signal: NodeJS.Signals) => {
-    try {
-      if (child.pid !== undefined) process.kill(-child.pid, signal);
-    } catch {
-      // They have all gone.
-    }
-  };
   const end = (why: string) => {
     if (ending) return;
     ending = why;
-    kill('SIGTERM');
-    timers.push(clock.after(POLITE_MS, () => kill('SIGKILL')));
+    program.end();
   };
-  timers.push(
-    clock.after(timeoutMs, () => end(`it did not end within ${timeoutMs / 1000} s, and was ended`)),
+  const cancel = clock.after(timeoutMs, () =>
+    end(`it did not end within ${timeoutMs / 1000} s, and was ended`),
   );
-  const aborted = () => end('it was ended, because the time for all was over');
-  if (options.signal?.aborted) aborted();
-  options.signal?.addEventListener('abort', aborted);
-  child.stdout.on('data', (piece: Buffer) => output.add(piece));
-  child.stderr.on('data', (piece: Buffer) => output.add(piece));
-  return new Promise(done => {
-    const finish = (code: number | null, signal: string | null, trouble: string) => {
-      for (const cancel of timers) cancel();
-      options.signal?.removeEventListener('abort', aborted);
-      // What the leader left of its group after its time was over.
-      if (ending) kill('SIGKILL');
-      child.stdout.destroy();
-      child.stderr.destroy();
-      const how = signal === null ? `it ended with ${code}` : `${signal} ended it`;
-      const why = trouble || ending || (code === 0 ? '' : how);
-      done({ code, signal, why, output: output.text(), took: clock.now() - began });
-    };
-    child.on('error', error => finish(null, null, `${program} does not start: ${error.message}`));
-    child.on('close', (code, signal) => finish(code, signal, ''));
-    child.on('exit', (code, signal) => {
-      // Whoever it started may have its output open for ever.
-      const timer = setTimeout(() => finish(code, signal, ''), DRAIN_MS);
-      timers.push(() => clearTimeout(timer));
-    });
-  });
+  const aborted = () =>
+    end(
+      ends!.reason instanceof AsofError
+        ? `it was ended: ${messageOf(ends!.reason)}`
+        : 'it was ended, because the time for all was over',
+    );
+  if (ends?.aborted) aborted();
+  ends?.addEventListener('abort', aborted);
+  program.stdout?.on('data', (piece: Buffer) => output.add(piece));
+  program.stderr?.on('data', (piece: Buffer) => output.add(piece));
+  const { code, signal, trouble } = await program.ended;
+  cancel();
+  ends?.removeEventListener('abort', aborted);
+  const how = signal === null ? `it ended with ${code}` : `${signal} ended it`;
+  const why = trouble || ending || (code === 0 ? '' : how);
+  return { code, signal, why, output: output.text(), took: clock.now() - began };
 }
 
 class Output {

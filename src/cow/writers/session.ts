@@ -2,7 +2,7 @@
  * A client program of a database that is kept open: statements go in, and a line that was asked for tells that one is done.
  * Its connection is the lock: when the program ends, however that is, the server takes back what it held.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type Running, start } from '../runner.js';
 
 export interface SessionOptions {
   readonly argv: readonly string[];
@@ -12,7 +12,7 @@ export interface SessionOptions {
 }
 
 export class Session {
-  readonly #child: ChildProcess;
+  readonly #child: Running;
   readonly #sentinel: SessionOptions['sentinel'];
   #text = '';
   #errors = '';
@@ -21,29 +21,20 @@ export class Session {
   #look = () => {};
 
   constructor({ argv, env, sentinel }: SessionOptions) {
-    const [program = '', ...args] = argv;
+    const [program = ''] = argv;
     this.#sentinel = sentinel;
-    this.#child = spawn(program, args, {
-      stdio: ['pipe', 'pipe', 'pipe'],
-      cwd: '/',
-      env: { ...process.env, ...env },
-    });
-    this.#child.stdin!.on('error', () => {});
-    this.#child.stdout!.setEncoding('utf8').on('data', piece => {
+    this.#child = start(argv, { env, stdin: true });
+    this.#child.stdout?.setEncoding('utf8').on('data', piece => {
       this.#text += piece;
       this.#look();
     });
-    this.#child.stderr!.setEncoding('utf8').on('data', piece => {
+    this.#child.stderr?.setEncoding('utf8').on('data', piece => {
       this.#errors = (this.#errors + piece).slice(-4096);
     });
-    const end = (why: string) => {
-      this.#ended ||= why;
+    this.#child.ended.then(({ code, signal, trouble }) => {
+      this.#ended ||= trouble || this.#errors.trim() || `${program} ended by ${signal ?? code}`;
       this.#look();
-    };
-    this.#child.on('error', error => end(`${program} does not start: ${error.message}`));
-    this.#child.on('close', (code, signal) =>
-      end(this.#errors.trim() || `${program} ended by ${signal ?? code}`),
-    );
+    });
   }
 
   /** Why it is not there any more; '' while it is. */
@@ -76,7 +67,7 @@ export class Session {
       signal.addEventListener('abort', aborted);
       if (signal.aborted) aborted();
       else {
-        this.#child.stdin!.write(`${statement}\n${this.#sentinel(mark)}\n`);
+        this.#child.stdin?.write(`${statement}\n${this.#sentinel(mark)}\n`);
         this.#look();
       }
     });
@@ -84,10 +75,10 @@ export class Session {
 
   /** Its input ends, and so does it. */
   close(): void {
-    this.#child.stdin!.end();
+    this.#child.stdin?.end();
   }
 
   kill(): void {
-    this.#child.kill('SIGKILL');
+    this.#child.kill();
   }
 }
