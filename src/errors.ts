@@ -74,6 +74,8 @@ const CODES = {
   STORE_UNUSABLE: EXIT.refused,
   /** No snapshot has that id. */
   SNAPSHOT_UNKNOWN: EXIT.refused,
+  /** Somebody reads the snapshot. */
+  SNAPSHOT_IN_USE: EXIT.refused,
   /** It is one of a group, whose members go together. */
   SNAPSHOT_GROUPED: EXIT.refused,
   /** No consumer of the volume has that name. */
@@ -92,6 +94,8 @@ const CODES = {
   QUIET_MISSED: EXIT.refused,
   /** A command before the moment failed. */
   COMMAND_FAILED: EXIT.refused,
+  /** No job of that id is kept. */
+  JOB_UNKNOWN: EXIT.refused,
   /** The configuration names no such schedule. */
   SCHEDULE_UNKNOWN: EXIT.refused,
   /** The schedule is running. */

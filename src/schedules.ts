@@ -4,6 +4,7 @@ import { checkMoment, type MomentRequest } from './cow/quiesce.js';
 import type { BackupPoint, Exposure, Schedule, ScheduledBackup } from './cow/schedule.js';
 import type { Done, Point, Work } from './cow/scheduler.js';
 import type { SnapshotInfo } from './cow/snapshot.js';
+import type { TakenSnapshot } from './cow/taking.js';
 import { type Timing, timingOf } from './cow/timing.js';
 import type { Volumes } from './cow/volumes.js';
 import { AsofError } from './errors.js';
@@ -86,7 +87,7 @@ type Take = (
   names: readonly string[],
   providers: readonly string[] | undefined,
   request: MomentRequest,
-) => Promise<SnapshotInfo[]>;
+) => Promise<TakenSnapshot[]>;
 
 /** `take` gives a request what the options say; `remove` refuses what somebody reads; `backup` runs one. */
 export function workOn(
@@ -103,6 +104,7 @@ export function workOn(
       return {
         groups: [...new Set(taken.map(({ group }) => group))],
         marks: [...new Set(taken.flatMap(({ marks }) => marks ?? []))],
+        warnings: [...new Set(taken.flatMap(({ warnings }) => warnings ?? []))],
       };
     },
     points(wanted) {
@@ -131,7 +133,8 @@ function pointsOf(groups: ReadonlySet<string>, all: readonly SnapshotInfo[]): Po
   return [...groups].flatMap(group => {
     const members = all.filter(one => one.group === group);
     if (members.length === 0) return [];
-    return [{ group, good: members.every(({ state }) => state === 'live') }];
+    const good = members.every(({ state }) => state === 'live');
+    return [{ group, good, empty: members.every(({ state }) => state === 'none') }];
   });
 }
 

@@ -14,6 +14,7 @@ import { SYSTEM_CLOCK } from './cow/clock.js';
 import { CONSISTENCIES } from './cow/consistency.js';
 import type { MarkerInfo } from './cow/consumer.js';
 import type { DeclaredVolume, VolumeRequest } from './cow/definition.js';
+import type { JobInfo } from './cow/jobs.js';
 import type { Tracking } from './cow/past.js';
 import { NO_POLICIES, type SnapshotPolicies, type SnapshotPolicy } from './cow/policy.js';
 import { PROVIDERS } from './cow/providers.js';
@@ -22,6 +23,7 @@ import type { RunInfo, Schedule, ScheduleInfo } from './cow/schedule.js';
 import { Scheduler } from './cow/scheduler.js';
 import type { SnapshotInfo } from './cow/snapshot.js';
 import { StateFolder } from './cow/state-folder.js';
+import type { TakenSnapshot } from './cow/taking.js';
 import type { Volume, VolumeState } from './cow/volume.js';
 import { type ChangesQuery, type ShownSnapshot, type VolumeActivity, Volumes } from './cow/volumes.js';
 import { AsofError } from './errors.js';
@@ -41,6 +43,7 @@ export type {
   ChangesQuery,
   DeclaredVolume,
   DriverName,
+  JobInfo,
   Lease,
   MarkerInfo,
   MomentRequest,
@@ -50,6 +53,7 @@ export type {
   ShownSnapshot,
   SnapshotInfo,
   SnapshotPolicy,
+  TakenSnapshot,
   VolumeActivity,
   VolumeRequest,
 };
@@ -171,7 +175,7 @@ export class LiveVolumes {
       work: workOn(
         volumes,
         (names, providers, request) => this.snapshot(names, providers, request),
-        group => this.#deleteUnused(group),
+        group => this.deleteSnapshot(group, { force: false }),
         (schedule, job) => this.#backups.run(schedule, job),
       ),
     });
@@ -234,6 +238,12 @@ export class LiveVolumes {
     }
   }
 
+  /** The first step to the end: no job begins any more, those under way end, and nothing else has changed. */
+  stop(): void {
+    this.schedules.stop();
+    this.volumes.stop();
+  }
+
   /** Its volumes are closed, or about to be. */
   get closed(): boolean {
     return this.#closed;
@@ -290,11 +300,11 @@ export class LiveVolumes {
     return this.volumes.remove(name, options);
   }
 
-  /** Deletes it unless somebody reads it. Throws VOLUME_IN_USE, and what Volumes.deleteSnapshot throws. */
-  async #deleteUnused(id: string): Promise<void> {
-    if (this.mounted) {
+  /** Throws SNAPSHOT_IN_USE where somebody reads it, unless `force`, and what Volumes.deleteSnapshot throws. */
+  async deleteSnapshot(id: string, options: { readonly force: boolean }): Promise<SnapshotInfo[]> {
+    if (this.mounted && !options.force) {
       const { holdersOf } = await import('./mount/holders.js');
-      for (const { volume, moment } of this.volumes.find(id)) {
+      for (const { id: one, volume, moment } of this.volumes.deletable(id)) {
         const mountPoint = `${this.mounted.mountPoint}/volumes/${volume}/${moment}`;
         const [holder] = await holdersOf({
           id: -1,
@@ -305,10 +315,14 @@ export class LiveVolumes {
           source: '',
         });
         if (!holder) continue;
-        throw new AsofError('VOLUME_IN_USE', `it is in use by ${holder.who}`, holder.release);
+        throw new AsofError(
+          'SNAPSHOT_IN_USE',
+          `the snapshot ${one} of the volume ${volume} is in use by ${holder.who}`,
+          `${holder.release || 'end it'}, or asof snapshot delete --force ${id}: whoever reads it meets errors`,
+        );
       }
     }
-    await this.volumes.deleteSnapshot(id);
+    return this.volumes.deleteSnapshot(id);
   }
 
   /** The snapshot with a writable view of it, and where that is shown. Throws what Volumes.addOverlay throws. */
@@ -347,7 +361,7 @@ export class LiveVolumes {
     names: readonly string[],
     providers: readonly string[] | undefined,
     request: MomentRequest,
-  ): Promise<SnapshotInfo[]> {
+  ): Promise<TakenSnapshot[]> {
     return this.volumes.snapshot(names, providers, this.options.moment(request));
   }
 

@@ -78,6 +78,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: () => import('./schedule.js'),
   },
   {
+    name: 'job',
+    summary: 'how snapshots were asked for that are not there: list, show',
+    load: () => import('./job.js'),
+  },
+  {
     name: 'options',
     summary: 'defaults of volumes and snapshots: show, set, save, reset, restore-defaults',
     load: () => import('./defaults.js'),

@@ -134,7 +134,6 @@ type Shown = NonNullable<ShownSnapshot['record']>;
 
 /** Below what `asof snapshot show` says of the snapshot itself. */
 export function describeMoment(record: Shown): string {
-  const ms = (value: number) => humanNanoseconds(value * 1e6);
   const lines = [
     `asked for    at least ${record.asked}${record.why && `; it is no more because ${record.why}`}`,
     ...section(
@@ -143,32 +142,12 @@ export function describeMoment(record: Shown): string {
         one => `${one.mountPoint} (${one.type}): ${one.held ? 'held' : `not held: ${one.why}`}`,
       ),
     ),
-    ...section('timeline', [
-      ...[
-        ...record.transitions.map(({ state, after }) => ({ after, text: state })),
-        ...record.steps.map(({ what, who, after, took, why }) => ({
-          after,
-          text: `  ${what} ${who}: ${ms(took)}${why && `, ${why}`}`,
-        })),
-      ]
-        .sort((a, b) => a.after - b.after)
-        .map(({ after, text }) => `+${ms(after).padStart(10)}  ${text}`),
-    ]),
+    ...timelineSection(record),
     ...section(
       'providers',
       record.providers.map(({ name, why }) => `${name}: ${why || 'took it'}`),
     ),
-    ...section(
-      'commands',
-      record.commands.flatMap(({ stage, command, why, took, output }) => [
-        `${stage} ${command}: ${why || 'succeeded'}, ${ms(took)}`,
-        ...output
-          .trimEnd()
-          .split('\n')
-          .filter(line => line !== '')
-          .map(line => `  | ${line}`),
-      ]),
-    ),
+    ...commandsSection(record.commands),
     ...section('warnings', record.warnings),
     ...section(
       'notes',
@@ -179,6 +158,38 @@ export function describeMoment(record: Shown): string {
   return lines.map(line => `${printable(line)}\n`).join('');
 }
 
-function section(name: string, lines: readonly string[]): string[] {
+const ms = (value: number) => humanNanoseconds(value * 1e6);
+
+/** States and steps in the order in which they came. */
+export function timelineSection({ transitions, steps }: Pick<Shown, 'transitions' | 'steps'>): string[] {
+  const lines = [
+    ...transitions.map(({ state, after }) => ({ after, text: state })),
+    ...steps.map(({ what, who, after, took, why }) => ({
+      after,
+      text: `  ${what} ${who}: ${ms(took)}${why && `, ${why}`}`,
+    })),
+  ];
+  const told = lines
+    .sort((a, b) => a.after - b.after)
+    .map(({ after, text }) => `+${ms(after).padStart(10)}  ${text}`);
+  return section('timeline', told);
+}
+
+/** Each with what it said. */
+export function commandsSection(
+  commands: readonly Pick<Shown['commands'][number], 'stage' | 'command' | 'why' | 'took' | 'output'>[],
+): string[] {
+  const told = commands.flatMap(({ stage, command, why, took, output }) => [
+    `${stage} ${command}: ${why || 'succeeded'}, ${ms(took)}`,
+    ...output
+      .trimEnd()
+      .split('\n')
+      .filter(line => line !== '')
+      .map(line => `  | ${line}`),
+  ]);
+  return section('commands', told);
+}
+
+export function section(name: string, lines: readonly string[]): string[] {
   return lines.length === 0 ? [] : [name, ...lines.map(line => `  ${line}`)];
 }

@@ -2,7 +2,7 @@
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { AsofError, EXIT } from '../errors.js';
-import type { ShownSnapshot, SnapshotInfo, SnapshotOverlay } from '../volumes.js';
+import type { ShownSnapshot, SnapshotInfo, SnapshotOverlay, TakenSnapshot } from '../volumes.js';
 import { Client } from './client.js';
 import { columns, counted, printable } from './columns.js';
 import { humanNanoseconds } from './duration.js';
@@ -56,13 +56,15 @@ function defineCreate(parent: Command): void {
       ) => {
         const { provider: providers } = flags;
         const body = { volumes, ...(providers === undefined ? {} : { providers }), ...momentBody(flags) };
-        const made = await new Client(flags).ask<SnapshotInfo[]>('POST', '/snapshots', body);
+        const made = await new Client(flags).ask<TakenSnapshot[]>('POST', '/snapshots', body);
         if (flags.json) await writeJson(made);
         else await write(table(made));
+        const warnings = new Set(made.flatMap(one => one.warnings ?? []));
         const marks = new Set(made.flatMap(one => one.marks ?? []));
         for (const { id, why } of made.filter(({ state }) => state === 'none')) {
           process.stderr.write(`asof: ${id}: ${printable(why)}\n`);
         }
+        for (const warning of warnings) process.stderr.write(`asof: ${printable(warning)}\n`);
         for (const mark of marks) process.stderr.write(`asof: ${printable(mark)}\n`);
         // It is there, and yet its job is not as it should be.
         if (marks.size > 0) process.exitCode = EXIT.defects;
@@ -154,11 +156,12 @@ function defineDelete(parent: Command): void {
   withState(parent.command('delete'))
     .description('delete a snapshot, or those of a group')
     .argument('<ID>', 'its id, or the group’s')
+    .option('--force', 'also while somebody reads it, who then meets errors')
     .addHelpText('after', examples(['asof snapshot delete 3f2c91d0']))
-    .action(async (id: string, flags: StateFlags) => {
+    .action(async (id: string, flags: StateFlags & { readonly force?: boolean }) => {
       const gone = await new Client(flags).ask<SnapshotInfo[]>(
         'DELETE',
-        `/snapshots/${encodeURIComponent(id)}`,
+        `/snapshots/${encodeURIComponent(id)}${flags.force ? '?force=true' : ''}`,
       );
       if (flags.json) await writeJson(gone);
       else await write(`${counted(gone.length, 'snapshot')} deleted\n`);

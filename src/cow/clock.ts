@@ -24,17 +24,25 @@ export class TimedOut extends Error {
 }
 
 /**
- * What `work` answers, or rejects with, if that comes within `ms`; else rejects with TimedOut, and the signal tells `work`,
- * whose late answer is nobody's.
+ * What `work` answers, or rejects with, if that comes within `ms`; else rejects with TimedOut, or why `stopping` was aborted,
+ * and the signal tells `work`, whose late answer is nobody's.
  */
 export async function within<T>(
   clock: Clock,
   ms: number,
   work: (signal: AbortSignal) => Promise<T>,
+  stopping?: AbortSignal,
 ): Promise<T> {
+  stopping?.throwIfAborted();
   const controller = new AbortController();
   let cancel = () => {};
+  let stop = () => {};
   const late = new Promise<never>((_, failed) => {
+    stop = () => {
+      controller.abort(stopping!.reason);
+      failed(stopping!.reason);
+    };
+    stopping?.addEventListener('abort', stop);
     cancel = clock.after(Math.max(0, ms), () => {
       const error = new TimedOut(`no answer within ${Math.max(0, Math.round(ms)) / 1000} s`);
       controller.abort(error);
@@ -45,5 +53,6 @@ export async function within<T>(
     return await Promise.race([Promise.resolve().then(() => work(controller.signal)), late]);
   } finally {
     cancel();
+    stopping?.removeEventListener('abort', stop);
   }
 }

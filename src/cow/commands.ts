@@ -7,6 +7,7 @@
  *   R_VOLUME_NAMES     names, with commas between
  *   R_VOLUME_GUIDS     UUIDs in braces, with commas between, in the same order
  *   ASOF_JOB           the same as one JSON object: {"uid","stage","volumes":[{"name","guid"}]}
+ *   ASOF_JOB_FAILED    why the job has failed; empty while it has not
  *
  * 0 is success. What else a before-command ends with, or how, stops the job; an after-command's failure marks it.
  */
@@ -62,16 +63,27 @@ export function checkCommands(commands: Commands): void {
   );
 }
 
-/** The command of a stage, with what it says; undefined where it is blank. Never rejects. */
-export async function runCommand(
-  commands: Commands,
-  stage: Stage,
-  uid: string,
-  volumes: readonly Named[],
-  clock: Clock,
-): Promise<CommandRun | undefined> {
+/** What is run at a stage; '' where that is nothing. */
+export function commandAt(commands: Commands, stage: Stage): string {
   const command = commands[KEYS[stage]] ?? '';
-  if (command.trim() === '') return undefined;
+  return command.trim() === '' ? '' : command;
+}
+
+export interface CommandCall {
+  readonly stage: Stage;
+  readonly uid: string;
+  readonly volumes: readonly Named[];
+  readonly clock: Clock;
+  /** Why the job has failed; '' while it has not. */
+  readonly failed: string;
+  /** Ends it before its time. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** The command of a stage, which is not blank, with what it says. Never rejects. */
+export async function runCommand(commands: Commands, call: CommandCall): Promise<CommandRun> {
+  const { stage, uid, volumes, clock, failed, signal } = call;
+  const command = commandAt(commands, stage);
   const names = volumes.map(({ name }) => name);
   const env = {
     R_CALLBACK_UID: uid,
@@ -79,6 +91,7 @@ export async function runCommand(
     R_VOLUME_NAMES: names.join(','),
     R_VOLUME_GUIDS: volumes.map(({ id }) => `{${id}}`).join(','),
     ASOF_JOB: JSON.stringify({ uid, stage, volumes: volumes.map(({ name, id }) => ({ name, guid: id })) }),
+    ASOF_JOB_FAILED: failed,
   };
   let argv: string[];
   try {
@@ -87,6 +100,6 @@ export async function runCommand(
     const why = messageOf(error);
     return { stage, command, volumes: names, code: null, signal: null, why, output: '', took: 0 };
   }
-  const ended = await runProgram(argv, { clock, timeoutMs: commands.timeoutMs ?? COMMAND_MS, env });
+  const ended = await runProgram(argv, { clock, timeoutMs: commands.timeoutMs ?? COMMAND_MS, env, signal });
   return { stage, command, volumes: names, ...ended };
 }

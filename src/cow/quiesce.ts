@@ -1,6 +1,7 @@
 /**
  * A moment of a set of volumes: who is to hold still is found and told, the sequence is run, and what the moment is worth is
- * judged by what was seen to hold, not by what was asked.
+ * judged by what was seen to hold, not by what was asked. Where it was to be quiet and a write came between the window and the
+ * switch, and it is worth no more by itself, what was taken goes, and the next window is waited for, until the deadline.
  */
 import { AsofError } from '../errors.js';
 import type { Logger } from '../log.js';
@@ -16,10 +17,11 @@ import {
 } from './consistency.js';
 import { type FileSystem, fileSystemsOn } from './file-systems.js';
 import { Freezer, fileSystemsOfAll, refuseOwn } from './freeze.js';
+import type { ToldWriter } from './jobs.js';
 import type { ProviderVolume, Taken } from './provider.js';
 import { QUIET_DEADLINE_MS, QUIET_MS, same, waitForQuiet } from './quiet-window.js';
 import { type Loss, runSequence, type Taker } from './sequence.js';
-import { Timeline } from './timeline.js';
+import { messageOf, Timeline } from './timeline.js';
 import { makeWriter, type WriterRequest } from './writers/table.js';
 import type { WriterHolder } from './writers/writer.js';
 
@@ -69,11 +71,24 @@ export interface QuiescePlan {
   readonly subjects: readonly Subject[];
   /** Where the daemon writes beside its open files. */
   readonly folders: readonly string[];
-  readonly takers: readonly Taker<Taken>[];
+  /** For one attempt, in the order in which they are tried. */
+  readonly takers: () => readonly Taker<Taken>[];
   readonly refused?: readonly { readonly name: string; readonly why: string }[] | undefined;
   readonly request: MomentRequest;
   readonly exclusively: <R>(work: () => Promise<R>) => Promise<R>;
   readonly stopping?: AbortSignal | undefined;
+  /** Its own unless given. */
+  readonly timeline?: Timeline | undefined;
+  readonly journal?: WriterJournal | undefined;
+}
+
+/** Who keeps which writers were told. */
+export interface WriterJournal {
+  /** They are about to be told. Throws IO where that cannot be kept: then they must not be. */
+  told(writers: readonly WriterRequest[]): readonly ToldWriter[];
+  /** Throws IO. */
+  save(): void;
+  keep(): void;
 }
 
 /** Without what the commands of the job add. */
@@ -114,21 +129,47 @@ export async function refuseEarly(
   await refuseOwn(fileSystemsOfAll(paths.filter(path => path !== undefined)), folders);
 }
 
+/** A write came between the window and the switch: what was taken is no quiet moment, and is gone. */
+class Disturbed extends Error {
+  override readonly name = 'Disturbed';
+}
+
 /** Throws what the sequence throws, and HOLD_REFUSED. */
 export async function quiesce(plan: QuiescePlan): Promise<Quiesced> {
+  const timeline = plan.timeline ?? new Timeline(plan.clock, plan.log.child({ job: plan.uid }));
+  const began = plan.clock.now();
+  for (;;) {
+    try {
+      return await attempt(plan, timeline, began);
+    } catch (error) {
+      if (!(error instanceof AsofError && error.cause instanceof Disturbed)) throw error;
+    }
+  }
+}
+
+/** `began`: when the first window was waited for. */
+async function attempt(plan: QuiescePlan, timeline: Timeline, began: number): Promise<Quiesced> {
   const { request, subjects, clock } = plan;
   const freeze = request.freeze ?? MOMENT_DEFAULTS.freeze;
   const holdMs = request.holdMs ?? MOMENT_DEFAULTS.holdMs;
-  const timeline = new Timeline(clock, plan.log.child({ job: plan.uid }));
   const notes: { who: string; text: string }[] = [];
-  const writers = (request.writers ?? []).map(one => {
-    const note = (text: string) => notes.push({ who: holder.name, text });
+  const volumes = subjects.map(({ volume }) => volume.definition.name);
+  const takers = plan.takers();
+  const told = plan.journal?.told(request.writers ?? []) ?? [];
+  const writers = (request.writers ?? []).map((one, i) => {
+    const memos = told[i]?.memos;
     const holder: WriterHolder = makeWriter(one, {
       clock,
-      volumes: subjects.map(({ volume }) => volume.definition.name),
-      note,
+      volumes,
+      note: text => notes.push({ who: holder.name, text }),
+      remember:
+        memos &&
+        (memo => {
+          memos.push(memo);
+          plan.journal!.save();
+        }),
     });
-    return holder;
+    return told[i] && plan.journal ? journaled(holder, told[i], plan.journal) : holder;
   });
   const granted = writers.map(({ grants }) => grants).sort((a, b) => (atLeast(a, b) ? 1 : -1))[0];
   const least = request.consistency ?? granted ?? 'crash';
@@ -151,6 +192,7 @@ export async function quiesce(plan: QuiescePlan): Promise<Quiesced> {
             deadlineMs: request.quietDeadlineMs ?? MOMENT_DEFAULTS.quietDeadlineMs,
             outcome: request.quietMissed ?? MOMENT_DEFAULTS.quietMissed,
             writes,
+            began,
             stopping: plan.stopping,
           });
           quietWrites = quiet.writes;
@@ -183,6 +225,13 @@ export async function quiesce(plan: QuiescePlan): Promise<Quiesced> {
   });
   /** Whoever does not count writes at the switch is looked at after it: what came after then counts as before. */
   const switched = (taken: Taken) => taken.writes ?? writes();
+  /** No window was missed, and yet it is no quiet moment, nor more than one. */
+  const disturbed = (lost: readonly Loss[], taken: Taken) =>
+    quietWrites !== undefined &&
+    subjects.some((_, i) => {
+      const evidence = evidenceOf(i, lost, taken);
+      return evidence.quiet === false && !atLeast(classOf(evidence).consistency, 'quiet');
+    });
   const short = (lost: readonly Loss[], taken: Taken | undefined): string | undefined => {
     for (const [i, { volume }] of subjects.entries()) {
       const { consistency, why } = classOf(evidenceOf(i, lost, taken));
@@ -197,7 +246,7 @@ export async function quiesce(plan: QuiescePlan): Promise<Quiesced> {
       timeline,
       writers,
       fileSystems: freezer.holders,
-      takers: plan.takers.map(taker => ({
+      takers: takers.map(taker => ({
         name: taker.name,
         undo: () => taker.undo(),
         async take(timeoutMs) {
@@ -212,7 +261,11 @@ export async function quiesce(plan: QuiescePlan): Promise<Quiesced> {
       holdMs,
       wait,
       worth: lost => short(lost, undefined) === undefined,
-      judge: (taken, lost) => short(lost, taken),
+      judge: (taken, lost) => {
+        if (disturbed(lost, taken)) throw new Disturbed('a write came before the switch');
+        return short(lost, taken);
+      },
+      stopping: plan.stopping,
       // What the daemon writes to may have changed while others prepared; from here on it does not.
       exclusively: work =>
         plan.exclusively(async () => {
@@ -239,9 +292,30 @@ export async function quiesce(plan: QuiescePlan): Promise<Quiesced> {
         notes,
       };
     });
-    const taker = plan.takers.find(({ name }) => name === reached.taker.name)!;
+    const taker = takers.find(({ name }) => name === reached.taker.name)!;
     return { taken, taker, records };
   } finally {
     await freezer.close();
   }
+}
+
+/** Its release is written down, so that a later start does not repeat it. */
+function journaled(holder: WriterHolder, told: ToldWriter, journal: WriterJournal): WriterHolder {
+  return {
+    name: holder.name,
+    grants: holder.grants,
+    prepare: async signal => holder.prepare?.(signal),
+    hold: signal => holder.hold(signal),
+    async release(signal, taken) {
+      try {
+        await holder.release(signal, taken);
+      } catch (error) {
+        told.why = messageOf(error);
+        throw error;
+      } finally {
+        told.released = true;
+        journal.keep();
+      }
+    },
+  };
 }

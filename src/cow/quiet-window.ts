@@ -25,6 +25,8 @@ export interface QuietOptions {
   readonly outcome: 'fail' | 'crash';
   /** Writes so far, a number a volume. */
   readonly writes: () => readonly number[];
+  /** When the waiting began, on the clock, where it is not the first window that is waited for; now unless given. */
+  readonly began?: number | undefined;
   /** Nobody waits any longer. */
   readonly stopping?: AbortSignal | undefined;
 }
@@ -40,13 +42,13 @@ export interface Quiet {
 /** Throws QUIET_MISSED where the outcome is `fail`. */
 export async function waitForQuiet(options: QuietOptions): Promise<Quiet> {
   const { clock, windowMs, deadlineMs, outcome } = options;
-  const began = clock.now();
+  const began = options.began ?? clock.now();
   const deadline = began + deadlineMs;
   const interval = Math.max(OFTEN_MS, windowMs / LOOKS);
-  let since = began;
+  let since = clock.now();
   let last = options.writes();
   for (let restarts = 0; ; ) {
-    if (options.stopping?.aborted) throw new AsofError('DAEMON_MISSING', 'the daemon is being stopped');
+    options.stopping?.throwIfAborted();
     const now = clock.now();
     const writes = options.writes();
     if (!same(writes, last)) {
@@ -63,8 +65,21 @@ export async function waitForQuiet(options: QuietOptions): Promise<Quiet> {
       );
     }
     const next = Math.min(since + windowMs - now, deadline - now, interval);
-    await new Promise<void>(done => clock.after(Math.max(1, next), done));
+    await pause(clock, Math.max(1, next), options.stopping);
   }
+}
+
+/** Over at once when `stopping` is aborted. */
+async function pause(clock: Clock, ms: number, stopping: AbortSignal | undefined): Promise<void> {
+  let cancel = () => {};
+  let stop = () => {};
+  await new Promise<void>(done => {
+    cancel = clock.after(ms, done);
+    stop = done;
+    stopping?.addEventListener('abort', stop);
+  });
+  cancel();
+  stopping?.removeEventListener('abort', stop);
 }
 
 export function same(one: readonly number[], other: readonly number[]): boolean {

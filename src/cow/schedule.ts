@@ -70,7 +70,7 @@ export interface Run {
   readonly groups: readonly string[];
   /** Of a backup: the points of the history that it made. */
   readonly points?: readonly BackupPoint[];
-  /** Points that were to go and could not. */
+  /** What was wished of its points and is not so; points that were to go and could not. */
   readonly warnings: readonly string[];
 }
 

@@ -6,7 +6,8 @@
  * - A schedule never overlaps itself: a slot that comes while it runs is skipped, and that is recorded.
  * - A run that the daemon's end interrupted counts as missed, once: one that ends the daemon every time must not do so for
  *   ever. Points that it took all the same are known by its job.
- * - What a schedule deletes is what it took itself, and never one of the newest `keep` that can be read.
+ * - What a schedule deletes is what it took itself, and never one of the newest `keep` that can be read, nor, of moments of
+ *   which nothing was preserved, one of the newest `keep`.
  *
  * Nobody tells of a machine's sleep or of a clock that is set, and timers stand still meanwhile: the clock is looked at every
  * half minute.
@@ -42,6 +43,8 @@ export interface Point {
   readonly group: string;
   /** All its members can be read. */
   readonly good: boolean;
+  /** Nothing was preserved of it, by a provider of which nothing else was expected. */
+  readonly empty: boolean;
 }
 
 /** Ids of the groups that were taken; marks are after-commands that failed. */
@@ -346,7 +349,10 @@ export class Scheduler {
     return run;
   }
 
-  /** Deletes what is older than the newest `keep` good ones; what cannot go is told, and tried again. */
+  /**
+   * Deletes what is older than the newest `keep` good ones, and of those of which nothing was preserved all but the newest
+   * `keep`; what cannot go is told, and tried again.
+   */
   async #thin({ kept, schedule }: Entry): Promise<string[]> {
     const { work } = this.#options;
     const there = new Map(work.points({ groups: kept.groups }).map(point => [point.group, point]));
@@ -355,8 +361,10 @@ export class Scheduler {
     const good = kept.groups.filter(group => there.get(group)!.good);
     const oldest = good[good.length - schedule.keep];
     const end = oldest === undefined ? 0 : kept.groups.indexOf(oldest);
+    const empty = kept.groups.slice(end).filter(group => there.get(group)!.empty);
+    const surplus = empty.slice(0, Math.max(0, empty.length - schedule.keep));
     const warnings: string[] = [];
-    for (const group of kept.groups.slice(0, end)) {
+    for (const group of [...kept.groups.slice(0, end), ...surplus]) {
       try {
         await work.delete(group);
         kept.groups = kept.groups.filter(one => one !== group);

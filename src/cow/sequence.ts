@@ -12,7 +12,8 @@
  *   ending     writers are told that it is over           told       the requester knows: only now may anybody read it
  *
  * Whoever was told to hold, or to prepare for it, is released exactly once, whatever became of that: also when it failed,
- * and when its answer never came. What comes too late is taken back: a provider's late snapshot is undone. From the first
+ * and when its answer never came. What comes too late is taken back: a provider's late snapshot is undone, whenever its
+ * answer comes. From the first
  * hold to the last release `holdMs` pass at most: a part of it is kept back for the releases, and none of them may use up
  * the others' share.
  */
@@ -109,6 +110,8 @@ export interface Plan<T> {
   readonly worth: (lost: readonly Loss[]) => boolean;
   /** The last look at what was taken, when all are released: undefined, or why it is not good enough. */
   readonly judge: (taken: T, lost: readonly Loss[]) => string | undefined;
+  /** Nobody is asked anything any more; those who hold are released. */
+  readonly stopping?: AbortSignal | undefined;
   /** From the first hold to the end nobody else changes the volumes. */
   readonly exclusively: <R>(work: () => Promise<R>) => Promise<R>;
 }
@@ -216,10 +219,11 @@ class Run<T> {
     deadline: number,
     work: (signal: AbortSignal) => Promise<void>,
   ): Promise<void> {
-    const { clock, timeline, worth } = this.#plan;
+    const { clock, timeline, worth, stopping } = this.#plan;
     try {
-      await timeline.step(what, holder.name, () => within(clock, deadline - clock.now(), work));
+      await timeline.step(what, holder.name, () => within(clock, deadline - clock.now(), work, stopping));
     } catch (error) {
+      stopping?.throwIfAborted();
       this.#lost.push({ holder, why: `${holder.name}: ${messageOf(error)}` });
       if (!worth(this.#lost)) throw unmet(this.#lost.map(({ why }) => why).join('; '));
     }
@@ -247,25 +251,30 @@ class Run<T> {
   }
 
   async #take(deadline: number): Promise<{ readonly taken: T; readonly taker: Taker<T> }> {
-    const { clock, timeline, takers } = this.#plan;
+    const { clock, timeline, takers, stopping } = this.#plan;
     for (const [index, taker] of takers.entries()) {
       const share = Math.max(0, (deadline - clock.now()) / (takers.length - index));
       let taking: Promise<T> | undefined;
       let answered = false;
       try {
         const taken = await timeline.step('take', taker.name, () =>
-          within(clock, share, () => {
-            taking = taker.take(share);
-            taking.then(
-              () => {
-                answered = true;
-              },
-              () => {
-                answered = true;
-              },
-            );
-            return taking;
-          }),
+          within(
+            clock,
+            share,
+            () => {
+              taking = taker.take(share);
+              taking.then(
+                () => {
+                  answered = true;
+                },
+                () => {
+                  answered = true;
+                },
+              );
+              return taking;
+            },
+            stopping,
+          ),
         );
         this.#tried.push({ name: taker.name, why: '' });
         return { taken, taker };
@@ -274,9 +283,10 @@ class Run<T> {
         // An answer that still comes, comes when nobody holds any more: it is no moment.
         if (taking && !answered) taking.catch(() => undefined).then(() => this.#undo(taker, UNDO_MS));
         // The next one must not meet what is left of it. Behind the last one nobody has to wait for that.
-        else if (index + 1 < takers.length)
+        else if (index + 1 < takers.length && !stopping?.aborted)
           await this.#undo(taker, Math.min(UNDO_MS, deadline - clock.now()));
         else this.#owed = taker;
+        stopping?.throwIfAborted();
       }
     }
     const causes = [...(this.#plan.refused ?? []), ...this.#tried]

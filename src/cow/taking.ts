@@ -1,21 +1,25 @@
 /**
  * From a request to snapshots that can be read: one moment of all its volumes, or one of each, in one job. Until the job is
- * done nothing of it is shown; of one that fails nothing is left.
+ * done nothing of it is shown; of one that fails nothing is left. What it owes when the daemon is killed is written down before
+ * (jobs.ts).
  */
 import { randomUUID } from 'node:crypto';
 import { realpath } from 'node:fs/promises';
-import { errnoOf } from '../errors.js';
+import { AsofError, errnoOf } from '../errors.js';
 import type { Logger } from '../log.js';
 import type { Clock } from './clock.js';
 import type { CommandRun } from './commands.js';
 import { DRAIN_MS } from './hold.js';
-import { runJob } from './job.js';
+import { failureOf, isAfter, runJob } from './job.js';
+import type { Job, Jobs, Take } from './jobs.js';
 import type { ProviderVolume, SnapshotProvider, Taken } from './provider.js';
 import { providersFor, type Refusal } from './providers.js';
 import { checkMoment, type MomentRequest, type QuiesceRecord, quiesce, refuseEarly } from './quiesce.js';
 import type { Taker } from './sequence.js';
 import type { SnapshotInfo } from './snapshot.js';
+import { Timeline } from './timeline.js';
 import type { Volume } from './volume.js';
+import { writerNamed } from './writers/table.js';
 
 /** What a job needs of whom it works for. */
 export interface TakingContext {
@@ -31,6 +35,13 @@ export interface TakingContext {
   readonly stopping: AbortSignal;
   /** What is done with the snapshots, which go when that is over; without it they stay. */
   readonly work?: ((infos: readonly SnapshotInfo[]) => Promise<void>) | undefined;
+  readonly jobs: Jobs;
+}
+
+/** A snapshot that has just been taken. */
+export interface TakenSnapshot extends SnapshotInfo {
+  /** What was wished of it, and is not so; absent where there is nothing of the kind. */
+  readonly warnings?: readonly string[];
 }
 
 /** A provider's part in one moment. */
@@ -38,6 +49,8 @@ interface VolumesTaker extends Taker<Taken> {
   readonly provider: SnapshotProvider;
   readonly group: string;
   readonly ids: readonly string[];
+  /** As it is written down. */
+  readonly asked: Take;
 }
 
 /** A moment that nobody can read yet. */
@@ -54,8 +67,8 @@ export async function takeSnapshots(
   orderOf: (names: readonly string[]) => readonly string[],
   request: MomentRequest,
   context: TakingContext,
-): Promise<SnapshotInfo[]> {
-  const { clock } = context;
+): Promise<TakenSnapshot[]> {
+  const { clock, log, stopping } = context;
   checkMoment(request);
   const sets = request.separately ? volumes.map(volume => [volume]) : [volumes];
   const orders = new Map<Volume, readonly string[]>();
@@ -75,44 +88,82 @@ export async function takeSnapshots(
     );
   }
   const named = new Map(volumes.map(volume => [volume.definition.id, volume]));
+  const uid = request.job ?? randomUUID();
+  const commands = request.commands ?? {};
+  const journal = context.jobs.begin(
+    uid,
+    clock.time(),
+    sets.map(set => set.map(({ name, definition: { id } }) => ({ name, id }))),
+    commands,
+  );
   let infos: SnapshotInfo[] = [];
-  const job = await runJob<{ name: string; id: string }, Unpublished>({
-    clock,
-    log: context.log,
-    uid: request.job,
-    commands: request.commands ?? {},
-    sets: sets.map(set => set.map(({ name, definition: { id } }) => ({ name, id }))),
-    take: (set, uid) => {
-      const members = set.map(({ id }) => named.get(id)!);
-      return moment(members, orders.get(members[0]!)!, request, uid, context);
-    },
-    publish: (taken, commands) =>
-      context.exclusively(async () => {
-        const made = taken.map(one => publish(one, commands, context));
-        infos = made.flat();
+  try {
+    const job = await runJob<{ name: string; id: string }, Unpublished>({
+      clock,
+      log,
+      uid,
+      commands,
+      sets: journal.body.sets,
+      journal,
+      stopping,
+      take: (set, uid) => {
+        const members = set.map(({ id }) => named.get(id)!);
+        return moment(members, orders.get(members[0]!)!, request, uid, journal, context);
+      },
+      publish: (taken, commands) =>
+        context.exclusively(async () => {
+          infos = publish(taken, commands, journal, context);
+          await context.changed();
+        }),
+      discard: async taken => {
+        journal.body.state = 'running';
+        for (const { taker } of taken) taker.asked.left = true;
+        journal.keep();
+        for (const one of taken) await discard(one, log);
         await context.changed();
-      }),
-    discard: async taken => {
-      for (const one of taken) await discard(one, context.log);
-      await context.changed();
-    },
-    work: async () => {
-      await context.work?.(infos);
-    },
-  });
-  if (job.commands.length === 0) return infos;
-  for (const { volumes, taker, records } of job.taken) {
+      },
+      work: async () => {
+        await context.work?.(infos);
+      },
+    });
+    amend(job.taken, job.commands, job.marks, log);
+    journal.finish('done', clock.time());
+    return infos.map(info => {
+      const of = job.taken.find(({ taker }) => taker.ids.includes(info.id))!;
+      const { warnings } = of.records[of.taker.ids.indexOf(info.id)]!;
+      return {
+        ...info,
+        ...(job.marks.length === 0 ? {} : { marks: job.marks }),
+        ...(warnings.length === 0 ? {} : { warnings }),
+      };
+    });
+  } catch (error) {
+    journal.finish('failed', clock.time(), error);
+    if (!(error instanceof AsofError)) throw error;
+    const hint = `asof job show ${uid.slice(0, 8)} tells how it came about`;
+    const both = error.hint === '' ? hint : `${error.hint}; ${hint}`;
+    throw new AsofError(error.code, error.message, both, { cause: error });
+  }
+}
+
+/** What the commands said when the snapshots were there already. */
+function amend(
+  taken: readonly Unpublished[],
+  commands: readonly CommandRun[],
+  marks: readonly string[],
+  log: Logger,
+): void {
+  if (commands.length === 0) return;
+  for (const { volumes, taker, records } of taken) {
     for (const [i, volume] of volumes.entries()) {
-      const record = { ...records[i]!, commands: job.commands, marks: job.marks };
       try {
-        if (volume.state === 'open') volume.amend(taker.ids[i]!, record);
+        if (volume.state === 'open') volume.amend(taker.ids[i]!, { ...records[i]!, commands, marks });
       } catch (error) {
         // The snapshot is there, and its record up to now.
-        context.log.error({ err: error }, 'what the commands said is not kept');
+        log.error({ err: error }, 'what the commands said is not kept');
       }
     }
   }
-  return job.marks.length === 0 ? infos : infos.map(info => ({ ...info, marks: job.marks }));
 }
 
 async function moment(
@@ -120,11 +171,15 @@ async function moment(
   order: readonly string[],
   request: MomentRequest,
   uid: string,
+  job: Job,
   context: TakingContext,
 ): Promise<Unpublished> {
   const opened = volumes.map(volume => volume.opened());
   const { usable, refused } = await providersFor(opened, order, request.consistency);
-  const takers = usable.map(provider => takerOf(provider, opened, context.work ? volumes : []));
+  const names = volumes.map(({ name }) => name);
+  const timeline = new Timeline(context.clock, context.log.child({ job: uid }));
+  job.moment(names, timeline, refused);
+  let takers: readonly VolumesTaker[] = [];
   const live = await Promise.all(volumes.map(volume => liveOf(volume, context.mountPoint)));
   const { taken, taker, records } = await quiesce({
     clock: context.clock,
@@ -132,9 +187,29 @@ async function moment(
     uid,
     subjects: opened.map((volume, i) => ({ volume, live: live[i] })),
     folders: context.folders,
-    takers,
+    takers() {
+      takers = usable.map(provider => takerOf(provider, opened, job, context.work ? volumes : []));
+      job.body.takes.push(...takers.map(({ asked }) => asked));
+      job.save();
+      return takers;
+    },
     refused,
     request,
+    timeline,
+    journal: {
+      told(writers) {
+        const told = writers.map(({ kind, settings = {} }) => {
+          return { kind, settings, volumes: names, memos: [], released: false, why: '' };
+        });
+        // Of the others the hold ends with the daemon.
+        const lasting = told.filter(({ kind }) => writerNamed(kind)?.recover);
+        job.body.writers.push(...lasting);
+        if (lasting.length > 0) job.save();
+        return told;
+      },
+      save: () => job.save(),
+      keep: () => job.keep(),
+    },
     exclusively: work => context.exclusively(work),
     stopping: context.stopping,
   });
@@ -154,22 +229,40 @@ async function moment(
   };
 }
 
+/** From the first record on all of them are to be there: a start finishes what a killed daemon began. Throws IO. */
 function publish(
-  { volumes, taken, taker, records }: Unpublished,
+  all: readonly Unpublished[],
   commands: readonly CommandRun[],
+  job: Job,
   { log, work }: TakingContext,
 ): SnapshotInfo[] {
-  const { provider, group, ids } = taker;
-  const marks = commands
-    .filter(({ stage, why }) => stage.startsWith('AFTER') && why)
-    .map(({ stage, why }) => `the command ${stage} failed: ${why}`);
-  for (const volume of volumes) volume.opened();
-  const { holdNs, switchNs } = taken;
-  log.info({ group, volumes: volumes.map(({ name }) => name), holdNs, switchNs }, 'snapshot');
-  return volumes.map((volume, i) => {
-    const record = { ...records[i]!, commands, marks };
-    const epoch = taken.epochs[i]!;
-    return volume.record(provider, taken, group, volumes.length, ids[i]!, epoch, record, work !== undefined);
+  const marks = commands.filter(({ stage, why }) => isAfter(stage) && why).map(failureOf);
+  for (const { volumes, taker, records } of all) {
+    for (const [i, volume] of volumes.entries()) {
+      volume.opened();
+      volume.note(taker.ids[i]!, { ...records[i]!, commands, marks });
+    }
+  }
+  for (const { taker, taken } of all) {
+    const { time, holdNs, switchNs, epochs } = taken;
+    // What goes with its work is not to be there again after a kill.
+    if (!work) taker.asked.there = { time, holdNs, switchNs, epochs: [...epochs] };
+    taker.asked.left = false;
+  }
+  // One alone is there when it is recorded.
+  if (!work && all.flatMap(({ volumes }) => volumes).length > 1) {
+    job.body.state = 'there';
+    job.save();
+  }
+  return all.flatMap(({ volumes, taken, taker, records }) => {
+    const { provider, group, ids } = taker;
+    const { holdNs, switchNs } = taken;
+    log.info({ group, volumes: volumes.map(({ name }) => name), holdNs, switchNs }, 'snapshot');
+    return volumes.map((volume, i) => {
+      const { consistency } = records[i]!;
+      const part = { group, groupSize: volumes.length, id: ids[i]!, epoch: taken.epochs[i]! };
+      return volume.record(provider, taken, part, consistency, marks, work !== undefined);
+    });
   });
 }
 
@@ -221,16 +314,27 @@ function notGranted(provider: SnapshotProvider, request: MomentRequest, volumes:
 function takerOf(
   provider: SnapshotProvider,
   volumes: readonly ProviderVolume[],
+  job: Job,
   temporary: readonly Volume[],
 ): VolumesTaker {
   const requests = volumes.map(volume => ({ volume, id: randomUUID() }));
   const group = requests.length === 1 ? requests[0]!.id : randomUUID();
+  const asked: Take = {
+    provider: provider.name,
+    group,
+    members: requests.map(({ volume, id }) => ({ volume: volume.definition.id, id })),
+    left: false,
+    there: null,
+  };
   return {
     name: provider.name,
     provider,
     group,
+    asked,
     ids: requests.map(({ id }) => id),
     async take(timeoutMs) {
+      // Until it is recorded, or undone: nobody else knows of it.
+      asked.left = true;
       const ms = Math.floor(timeoutMs);
       temporary.forEach((volume, i) => {
         volume.expectTemporary(requests[i]!.id);
@@ -253,6 +357,10 @@ function takerOf(
       temporary.forEach((volume, i) => {
         volume.expectNone(requests[i]!.id);
       });
+      // Of a volume that is closed it is still there.
+      if (ends.some(one => one.status === 'rejected')) return;
+      asked.left = false;
+      job.settle();
     },
   };
 }

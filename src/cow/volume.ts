@@ -18,7 +18,7 @@ import type { Logger } from '../log.js';
 import type { CowActivity, CowEvent, CowFound, NativeLiveDisk } from '../native.js';
 import { command } from '../shell.js';
 import { type Changes, changedBetween } from './changed.js';
-import type { MomentRecord } from './consistency.js';
+import type { MomentRecord, Worth } from './consistency.js';
 import { type Marker, type MarkerInfo, markerInfo, markerOf, withMarker } from './consumer.js';
 import { unknownDefinition, type VolumeDefinition } from './definition.js';
 import { engineError, openEngine } from './engine.js';
@@ -170,13 +170,14 @@ export class Volume {
 
   /**
    * What a folder of the state directory holds. Never throws: what cannot be opened says why. undefined where an adding
-   * was interrupted, of which nothing is left then.
+   * was interrupted, of which nothing is left then. `unwanted`: ids of snapshots that go where nothing is recorded of them.
    */
   static async open(
     folder: string,
     id: string,
     lastAlive: Date | undefined,
     watcher: Watcher,
+    unwanted: ReadonlySet<string> = new Set(),
   ): Promise<Volume | undefined> {
     const read = readState<StoredDefinition>(join(folder, 'volume.json'), DEFINITION);
     if ('trouble' in read) {
@@ -196,7 +197,7 @@ export class Volume {
       return undefined;
     }
     try {
-      await volume.#start(lastAlive);
+      await volume.#start(lastAlive, unwanted);
       volume.#state = 'open';
     } catch (error) {
       volume.#state = 'broken';
@@ -206,7 +207,7 @@ export class Volume {
     return volume;
   }
 
-  async #start(lastAlive: Date | undefined): Promise<void> {
+  async #start(lastAlive: Date | undefined, unwanted: ReadonlySet<string>): Promise<void> {
     const { definition, folder } = this;
     const read = readState<StoredState>(join(folder, 'state.json'), STATE);
     if (!('trouble' in read)) {
@@ -237,7 +238,7 @@ export class Volume {
         );
       }
       this.#tracking = trackingOf(distrust, found);
-      await this.#reconcile(distrust, !('trouble' in read));
+      await this.#reconcile(distrust, !('trouble' in read), unwanted);
       this.#moments.sweep([...this.#stored.snapshots, ...this.#loose].map(({ id }) => id));
       if (this.#tracking.state === 'unknown') this.#stored = withoutPast(this.#stored, this.#tracking.why);
       this.#save(null);
@@ -266,7 +267,11 @@ export class Volume {
   }
 
   /** Brings records and providers together: deletions are finished, what was never recorded is. */
-  async #reconcile(distrust: string | undefined, recorded: boolean): Promise<void> {
+  async #reconcile(
+    distrust: string | undefined,
+    recorded: boolean,
+    unwanted: ReadonlySet<string>,
+  ): Promise<void> {
     const opened = this.#require();
     // What a lease had to itself is nobody's without it.
     const temporary = this.#stored.snapshots.filter(one => one.temporary);
@@ -281,6 +286,15 @@ export class Volume {
       for (const found of await provider.list(opened)) {
         if (deleted.some(one => one.id === found.id) || this.#moments.isTemporary(found.id)) {
           await provider.delete(opened, found);
+        } else if (unwanted.has(found.id) && !snapshots.some(one => one.id === found.id)) {
+          this.#watcher.log.warn(
+            { volume: this.name, id: found.id },
+            'what a job left that was never finished goes',
+          );
+          await provider.delete(opened, found).catch((error: unknown) => {
+            // It is shown nowhere; the next start tries again.
+            this.#watcher.log.error({ volume: this.name, id: found.id, err: error }, 'it cannot be deleted');
+          });
         } else if (!snapshots.some(one => one.id === found.id)) {
           const lost = distrust !== undefined && !provider.can.independent;
           const state = lost ? ('unknown' as const) : ('live' as const);
@@ -295,6 +309,13 @@ export class Volume {
       }
     }
     this.#stored = { ...this.#stored, deleted, snapshots: snapshots.sort((a, b) => a.time - b.time) };
+  }
+
+  /** Those of `ids` that providers still have. */
+  async holds(ids: readonly string[]): Promise<string[]> {
+    const opened = this.#require();
+    const found = await Promise.all(PROVIDERS.map(async provider => provider.list(opened)));
+    return ids.filter(id => found.flat().some(one => one.id === id));
   }
 
   get loose(): readonly SnapshotRecord[] {
@@ -374,21 +395,24 @@ export class Volume {
   /** The new snapshot of a group that `provider` has just taken. */
   record(
     provider: SnapshotProvider,
-    taken: Taken,
-    group: string,
-    groupSize: number,
-    id: string,
-    epoch: number,
-    moment?: MomentRecord,
+    taken: Pick<Taken, 'time' | 'holdNs' | 'switchNs'>,
+    part: Pick<SnapshotRecord, 'id' | 'group' | 'groupSize' | 'epoch'>,
+    consistency?: Worth,
+    marks?: readonly string[],
     temporary = false,
   ): SnapshotInfo {
-    // Before the snapshot itself: one of which nothing is known yet leaves a file that the next start clears away.
-    if (moment) this.#moments.write(id, moment);
     const name = momentOf(taken.time, this.#stored);
-    const part = { id, group, groupSize, epoch };
-    const record = recordOf(provider, part, taken, name, moment?.consistency, moment?.marks, temporary);
+    const record = recordOf(provider, part, taken, name, consistency, marks, temporary);
     this.#keep({ snapshots: [...this.#stored.snapshots, record] });
     return this.#infos([record])[0]!;
+  }
+
+  /**
+   * How a snapshot came about, before it is recorded itself: one that then is not leaves a file that the next start clears
+   * away. Throws IO.
+   */
+  note(id: string, moment: MomentRecord): void {
+    this.#moments.write(id, moment);
   }
 
   /** How the snapshot came about; undefined where that is not known. */

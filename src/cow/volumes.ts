@@ -21,12 +21,15 @@ import {
   type VolumeDefaults,
   type VolumeRequest,
 } from './definition.js';
+import { Deletions } from './deletions.js';
+import { type Job, type JobInfo, Jobs } from './jobs.js';
 import { lvmSizeOf, NO_POLICIES, orderOf, type SnapshotPolicies } from './policy.js';
 import { USUAL } from './providers.js';
 import type { MomentRequest } from './quiesce.js';
+import { committedOf, recoverJob, settleJobs, unwantedOf } from './recovery.js';
 import { findSnapshots, type SnapshotInfo } from './snapshot.js';
 import type { StateFolder } from './state-folder.js';
-import { takeSnapshots } from './taking.js';
+import { type TakenSnapshot, takeSnapshots } from './taking.js';
 import { Volume, type Watcher } from './volume.js';
 
 /** Milliseconds for which a file may count as open after its last close, and between two looks. */
@@ -71,7 +74,11 @@ export class Volumes {
   readonly #all = new Map<string, Volume>();
   readonly #activity = new WeakMap<Volume, Activity>();
   readonly #sampler: NodeJS.Timeout;
-  readonly #jobs = new Set<Promise<unknown>>();
+  readonly #running = new Set<Promise<unknown>>();
+  readonly #jobs: Jobs;
+  readonly #deletions: Deletions;
+  /** Unfinished when this daemon started, and not done with yet. */
+  #owing: readonly Job[] = [];
   readonly #stopping = new AbortController();
   #queue: Promise<unknown> = Promise.resolve();
   #closed = false;
@@ -79,6 +86,8 @@ export class Volumes {
 
   private constructor(options: VolumesOptions) {
     this.#options = options;
+    this.#jobs = new Jobs(options.state.path, options.log);
+    this.#deletions = new Deletions(options.state.path, options.log);
     this.#sampler = setInterval(() => this.#sample(), SAMPLE_MS);
     this.#sampler.unref();
   }
@@ -87,12 +96,57 @@ export class Volumes {
   static async open(options: VolumesOptions): Promise<Volumes> {
     const volumes = new Volumes(options);
     const { state } = options;
+    const unwanted = unwantedOf(volumes.#jobs);
     for (const id of state.volumes()) {
-      const volume = await Volume.open(state.volume(id), id, state.lastAlive, options);
+      const volume = await Volume.open(state.volume(id), id, state.lastAlive, options, unwanted);
       if (volume) volumes.#all.set(id, volume);
     }
     await volumes.#settleGroups();
+    await volumes.#finishDeletions();
+    volumes.#owing = await settleJobs(volumes.#jobs, volumes.#all, volumes.#clock);
     return volumes;
+  }
+
+  get #clock(): Clock {
+    return this.#options.clock ?? SYSTEM_CLOCK;
+  }
+
+  /** Does what jobs still owe that a daemon left when it was killed. Never rejects. A second call does nothing. */
+  recover(): Promise<void> {
+    const owing = this.#owing;
+    this.#owing = [];
+    const { log } = this.#options;
+    const context = { clock: this.#clock, log, stopping: this.#stopping.signal, volumes: this.#all };
+    const work = (async () => {
+      for (const job of owing) {
+        await recoverJob(job, context).catch((error: unknown) => log.error({ err: error }, 'a bug'));
+      }
+    })();
+    return this.#tracked(work);
+  }
+
+  /** Waited for at the end. */
+  #tracked<T>(work: Promise<T>): Promise<T> {
+    this.#running.add(work);
+    work.catch(() => undefined).finally(() => this.#running.delete(work));
+    return work;
+  }
+
+  async #finishDeletions(): Promise<void> {
+    for (const group of this.#deletions.groups) {
+      try {
+        for (const { volume, id } of group) {
+          const owner = this.#all.get(volume);
+          if (owner?.state === 'open') await owner.delete(id);
+        }
+        // What is on a volume that is not open waits for it, and is not shown.
+        if (group.every(({ volume }) => (this.#all.get(volume)?.state ?? 'open') === 'open')) {
+          this.#deletions.end(group);
+        }
+      } catch (error) {
+        this.#options.log.error({ err: error }, 'a deletion that was begun could not be finished');
+      }
+    }
   }
 
   get #policies(): SnapshotPolicies {
@@ -105,8 +159,11 @@ export class Volumes {
     const recorded = new Set(all.flatMap(volume => volume.epochs()).map(one => one.group));
     const loose = all.flatMap(volume => volume.loose);
     const members = (group: string) => loose.filter(one => one.group === group).length;
+    const committed = committedOf(this.#jobs);
     const whole = new Set(
-      loose.filter(one => recorded.has(one.group) || members(one.group) >= one.groupSize),
+      loose.filter(
+        one => recorded.has(one.group) || committed.has(one.group) || members(one.group) >= one.groupSize,
+      ),
     );
     for (const volume of all) await volume.settle(one => whole.has(one));
   }
@@ -235,10 +292,11 @@ export class Volumes {
   /** Every snapshot, oldest first; of one volume where it is named. */
   snapshots(name?: string): SnapshotInfo[] {
     const volumes = name === undefined ? this.list() : [this.get(name)];
-    const wanted = volumes.flatMap(volume => volume.snapshots());
+    const shown = (volume: Volume) => volume.snapshots().filter(({ id }) => !this.#deletions.has(id));
+    const wanted = volumes.flatMap(shown);
     const shared = wanted.some(({ groupSize }) => groupSize > 1);
     // Members are on other volumes.
-    const all = !shared || name === undefined ? wanted : this.list().flatMap(volume => volume.snapshots());
+    const all = !shared || name === undefined ? wanted : this.list().flatMap(shown);
     const members = (group: string) => all.filter(one => one.group === group);
     return wanted
       .map(one => (one.groupSize > 1 ? { ...one, groupWhy: groupTrouble(one, members(one.group)) } : one))
@@ -272,8 +330,10 @@ export class Volumes {
     names: readonly string[],
     providers?: string | readonly string[],
     request: MomentRequest = {},
-  ): Promise<SnapshotInfo[]> {
-    return this.#job(this.#snapshot(names, typeof providers === 'string' ? [providers] : providers, request));
+  ): Promise<TakenSnapshot[]> {
+    return this.#tracked(
+      this.#snapshot(names, typeof providers === 'string' ? [providers] : providers, request),
+    );
   }
 
   /**
@@ -287,7 +347,7 @@ export class Volumes {
     work: (snapshots: readonly SnapshotInfo[]) => Promise<void>,
   ): Promise<readonly string[]> {
     const { signal } = this.#stopping;
-    const infos = await this.#job(
+    const infos = await this.#tracked(
       this.#snapshot(names, providers, request, async snapshots => {
         const stopped = new Promise<never>((_, failed) => {
           const fail = () => failed(new AsofError('DAEMON_MISSING', 'the daemon is being stopped'));
@@ -310,10 +370,14 @@ export class Volumes {
     return infos[0]?.marks ?? [];
   }
 
-  #job<T>(job: Promise<T>): Promise<T> {
-    this.#jobs.add(job);
-    job.catch(() => undefined).finally(() => this.#jobs.delete(job));
-    return job;
+  /** Jobs that are under way, and those of which something is kept: the newest first. */
+  jobs(): JobInfo[] {
+    return this.#jobs.infos();
+  }
+
+  /** Throws JOB_UNKNOWN. */
+  job(id: string): JobInfo {
+    return this.#jobs.show(id);
   }
 
   async #snapshot(
@@ -321,8 +385,8 @@ export class Volumes {
     providers: readonly string[] | undefined,
     request: MomentRequest,
     work?: (snapshots: readonly SnapshotInfo[]) => Promise<void>,
-  ): Promise<SnapshotInfo[]> {
-    if (this.#stopping.signal.aborted) throw new AsofError('DAEMON_MISSING', 'the daemon is being stopped');
+  ): Promise<TakenSnapshot[]> {
+    this.#stopping.signal.throwIfAborted();
     const volumes = this.#members(names);
     if (volumes.length === 0 || new Set(volumes).size !== volumes.length) {
       throw new AsofError('USAGE', 'a snapshot is of one or more volumes, each named once');
@@ -334,13 +398,14 @@ export class Volumes {
     const order = (set: readonly string[]) => providers ?? orderOf(policies, names, set) ?? USUAL;
     return takeSnapshots(volumes, order, request, {
       log: this.#options.log,
-      clock: this.#options.clock ?? SYSTEM_CLOCK,
+      clock: this.#clock,
       mountPoint: this.#options.mountPoint,
       folders: [this.#options.state.path],
       exclusively: work => this.#next(work),
       changed: () => this.#changed(),
       stopping: this.#stopping.signal,
       work,
+      jobs: this.#jobs,
     });
   }
 
@@ -369,29 +434,52 @@ export class Volumes {
     return [...grouped, ...alone.filter(one => !grouped.has(one))];
   }
 
-  /** The snapshot of that id, or all of the group. Throws SNAPSHOT_UNKNOWN, VOLUME_NOT_OPEN, SNAPSHOT_FAILED or IO. */
+  /**
+   * What is deleted with that id. Throws SNAPSHOT_UNKNOWN, SNAPSHOT_GROUPED, VOLUME_NOT_OPEN, and OVERLAY_IN_USE where one has an
+   * overlay.
+   */
+  deletable(id: string): SnapshotInfo[] {
+    const meant = this.find(id);
+    refuseMember(id, meant);
+    for (const { volumeId, id: one } of meant) {
+      this.get(volumeId).opened();
+      this.get(volumeId).overlays.refuse(one);
+    }
+    return meant;
+  }
+
+  /** The snapshot of that id, or all of the group. Throws what `deletable` throws, SNAPSHOT_FAILED or IO. */
   deleteSnapshot(id: string): Promise<SnapshotInfo[]> {
     return this.#next(async () => {
-      const meant = this.find(id);
-      refuseMember(id, meant);
-      for (const { volumeId, id: one } of meant) {
-        this.get(volumeId).opened();
-        this.get(volumeId).overlays.refuse(one);
-      }
+      const meant = this.deletable(id);
       const forgotten: NonNullable<ReturnType<Volume['forget']>>[] = [];
+      const group = meant.map(({ volumeId, id: one }) => ({ volume: volumeId, id: one }));
+      if (group.length > 1) this.#deletions.begin(group);
       try {
         // All in one turn: nobody sees a part of them.
         for (const { volumeId, id: one } of meant) forgotten.push(this.get(volumeId).forget(one)!);
       } catch (error) {
+        // Where that fails as well, they are on their way: the next start finishes it.
         for (const one of forgotten) one.restore();
+        if (group.length > 1) this.#deleted(group);
         throw error;
       }
       const ends = await Promise.allSettled(forgotten.map(one => one.reclaim()));
+      if (group.length > 1) this.#deleted(group);
       await this.#changed();
       const failed = ends.find(one => one.status === 'rejected');
       if (failed) throw failed.reason;
       return meant;
     });
+  }
+
+  /** The next start ends it once more where this cannot be written down. */
+  #deleted(group: Parameters<Deletions['end']>[0]): void {
+    try {
+      this.#deletions.end(group);
+    } catch (error) {
+      this.#options.log.error({ err: error }, 'that a deletion is over is not kept');
+    }
   }
 
   /**
@@ -527,11 +615,20 @@ export class Volumes {
     return { counters, rates: past.rates(), forecast: past.forecast() };
   }
 
+  /**
+   * No job begins any more, and those under way end: what they wait for and what they run is ended, who holds is released,
+   * after-commands have a little time.
+   */
+  stop(): void {
+    if (this.#stopping.signal.aborted) return;
+    this.#stopping.abort(new AsofError('DAEMON_MISSING', 'the daemon is being stopped'));
+  }
+
   /** The clean stop of all. A second call does nothing. */
   async close(): Promise<void> {
     if (this.#closed) return;
-    this.#stopping.abort();
-    await Promise.allSettled(this.#jobs);
+    this.stop();
+    await Promise.allSettled(this.#running);
     await this.#next(async () => {
       this.#closed = true;
       clearInterval(this.#sampler);

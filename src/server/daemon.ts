@@ -1,7 +1,7 @@
 /**
  * The daemon. States: opening → ready → (a signal, or the mount gone: stopping) → ended.
  *
- * A stop is clean: the mount ends, volumes are closed, the origin's identity is recorded. While somebody is in the mount,
+ * A stop is clean: jobs under way end, the mount ends, volumes are closed, the origin's identity is recorded. While somebody is in the mount,
  * stopping waits and says for whom: a live device may carry a file system whose last writes are still to come. A second
  * signal does not wait.
  */
@@ -42,7 +42,8 @@ export async function runDaemon(options: LiveOptions, ready: (state: Ready) => P
         volumes: live.volumes.list().length,
       };
       await ready(state);
-      live.schedules.start();
+      // What a schedule stops must not meet what an interrupted job still has to start again.
+      live.volumes.recover().then(() => live.schedules.start());
       notifyManager('READY=1');
       const { pid: _, ...told } = state;
       log.info(told, 'ready');
@@ -50,6 +51,7 @@ export async function runDaemon(options: LiveOptions, ready: (state: Ready) => P
       if (typeof reason !== 'string') lost = reason.lost;
       log.info({ reason }, 'stopping');
       notifyManager('STOPPING=1');
+      live.stop();
       await closeVolumes(live, stop, log);
     } finally {
       await app.close();

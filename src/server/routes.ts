@@ -165,10 +165,15 @@ export const ROUTES: readonly Route[] = [
   {
     method: 'DELETE',
     path: '/snapshots/:id',
-    summary: 'delete the snapshot of that id, or those of the group',
+    summary:
+      'delete the snapshot of that id, or those of the group; with `force=true` also while somebody reads it',
     params: schema.ID_PARAMS,
+    query: schema.REMOVE_QUERY,
     answer: schema.SNAPSHOTS,
-    handle: (live, request) => live.volumes.deleteSnapshot(idOf(request)),
+    handle(live, request) {
+      const { force = false } = request.query as { force?: boolean };
+      return live.deleteSnapshot(idOf(request), { force });
+    },
   },
   {
     method: 'POST',
@@ -231,6 +236,21 @@ export const ROUTES: readonly Route[] = [
       lease.end();
       return { lease: lease.id, marks: await lease.over };
     },
+  },
+  {
+    method: 'GET',
+    path: '/jobs',
+    summary: 'jobs under way, and those that failed or were interrupted; the newest first',
+    answer: schema.JOBS,
+    handle: live => live.volumes.jobs(),
+  },
+  {
+    method: 'GET',
+    path: '/jobs/:id',
+    summary: 'one job: its timeline, providers, commands, and why it failed',
+    params: schema.ID_PARAMS,
+    answer: schema.JOB,
+    handle: (live, request) => live.volumes.job(idOf(request)),
   },
   {
     method: 'GET',

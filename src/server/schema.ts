@@ -115,6 +115,18 @@ export const DRAINED = answer('extents');
 export const LEASE_END = answer('lease', 'marks');
 export const ACTIVITY = answer('volume', 'counters', 'rates', 'forecast');
 export const DAEMON = answer('pid', 'state', 'mount', 'volumes');
+export const JOB = answer(
+  'job',
+  'volumes',
+  'state',
+  'started',
+  'ended',
+  'code',
+  'why',
+  'moments',
+  'commands',
+);
+export const JOBS = list(JOB);
 export const OPTIONS = answer('options', 'trouble');
 export const SCHEDULE = answer('name', 'volumes', 'timing', 'state', 'next', 'last', 'groups', 'exposure');
 export const SCHEDULES = list(SCHEDULE);

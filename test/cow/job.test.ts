@@ -8,6 +8,7 @@ import t, { type Test } from 'tap';
 import { type Commands, STAGES, type Stage } from '../../src/cow/commands.js';
 import { runJob } from '../../src/cow/job.js';
 import { wordsOf } from '../../src/cow/program.js';
+import { AsofError } from '../../src/errors.js';
 import { eventually, running } from '../cli/asof.js';
 import { FakeClock } from './fake-clock.js';
 import { codeOf, LOG, scratch } from './lab.js';
@@ -129,7 +130,7 @@ t.test('blank commands run nothing', async t => {
 
 /** What stops at a failing stage has still these calls. */
 const STILL: Record<Stage, readonly Stage[]> = {
-  BEFORE_BACKUP: ['BEFORE_BACKUP', 'AFTER_BACKUP'],
+  BEFORE_BACKUP: ['BEFORE_BACKUP', 'AFTER_SNAPSHOT', 'AFTER_BACKUP'],
   BEFORE_SNAPSHOT: STAGES,
   AFTER_SNAPSHOT: STAGES,
   AFTER_BACKUP: STAGES,
@@ -213,6 +214,115 @@ t.test('the second of two fails before its moment: the first goes as well', asyn
     'AFTER_BACKUP',
   ]);
 });
+
+t.test(
+  'the first of two fails: after-commands run for what was never reached, too, and learn that it failed',
+  async t => {
+    const failed = 'printf "failed: %s\\n" "$ASOF_JOB_FAILED"';
+    for (const stage of ['BEFORE_BACKUP', 'BEFORE_SNAPSHOT'] as const) {
+      const { job, said, steps } = await play(t, [[A], [B]], {
+        [stage]: 'exit 1',
+        AFTER_SNAPSHOT: failed,
+        AFTER_BACKUP: failed,
+      });
+      await t.rejects(job, { code: 'COMMAND_FAILED' });
+      t.same(steps, [], 'nothing was taken');
+      t.same(
+        said()
+          .filter(line => /^[A-Z]/.test(line))
+          .map(line => line.split(' ').slice(0, 2).join(' ')),
+        [
+          'BEFORE_BACKUP a,b',
+          ...(stage === 'BEFORE_SNAPSHOT' ? ['BEFORE_SNAPSHOT a'] : []),
+          'AFTER_SNAPSHOT a',
+          'AFTER_SNAPSHOT b',
+          'AFTER_BACKUP a,b',
+        ],
+      );
+    }
+    const { job } = await play(t, [[A]], { AFTER_BACKUP: failed, AFTER_SNAPSHOT: failed });
+    t.same(
+      (await job).commands.map(({ output }) => output),
+      ['', '', 'failed: \n', 'failed: \n'],
+    );
+    const told: string[] = [];
+    const commands = { afterSnapshot: failed, shell: true };
+    await runJob({
+      clock: new FakeClock(),
+      log: LOG,
+      commands,
+      sets: [[A]],
+      take: () => Promise.reject(new Error('no moment')),
+      publish: async () => {},
+      discard: async () => {},
+      journal: {
+        begins: (stage, command, volumes, began) => ({
+          stage,
+          command,
+          volumes,
+          began,
+          attempts: 1,
+          ran: null,
+        }),
+        keep: () => void told.push('kept'),
+      },
+    }).catch(() => undefined);
+    t.same(told, ['kept']);
+  },
+);
+
+for (const stage of STAGES) {
+  t.test(`the daemon is to end while ${stage} hangs`, async t => {
+    const stopping = new AbortController();
+    const clock = new FakeClock();
+    const ready = join(scratch(t), 'ready');
+    const stages: string[] = [];
+    const commands: Commands = {
+      ...Object.fromEntries(
+        STAGES.map(one => [KEYS[one], one === stage ? `touch ${ready}; sleep 1000` : 'true']),
+      ),
+      shell: true,
+      timeoutMs: 1_000_000,
+    };
+    const job = runJob<typeof A, string>({
+      clock,
+      log: LOG,
+      commands,
+      sets: [[A]],
+      stopping: stopping.signal,
+      take: async () => 'a',
+      publish: async () => void stages.push('publish'),
+      discard: async () => void stages.push('discard'),
+      journal: {
+        begins: (stage, command, volumes, began) => {
+          stages.push(stage);
+          return { stage, command, volumes, began, attempts: 1, ran: null };
+        },
+        keep: () => {},
+      },
+    });
+    job.catch(() => {});
+    await eventually(() => existsSync(ready), 'it hangs');
+    stopping.abort(new AsofError('DAEMON_MISSING', 'the daemon is being stopped'));
+    // A before-command is ended at once; an after-command has a little time, which the clock gives it.
+    if (stage.startsWith('AFTER')) {
+      t.equal(clock.next, 10_000, 'long before its own time is over');
+      await clock.step();
+    }
+    const why = /it was ended: the daemon is being stopped/;
+    if (stage === 'AFTER_BACKUP') t.match((await job).marks, [why]);
+    else await t.rejects(job, { code: 'DAEMON_MISSING' });
+    const before = STAGES.slice(0, STAGES.indexOf(stage) + 1).filter(one => one.startsWith('BEFORE'));
+    t.same(
+      stages.filter(one => /^[A-Z]/.test(one)),
+      [...before, 'AFTER_SNAPSHOT', 'AFTER_BACKUP'],
+    );
+    t.same(
+      stages.filter(one => /^[a-z]/.test(one)),
+      stage === 'AFTER_BACKUP' ? ['publish'] : stage === 'AFTER_SNAPSHOT' ? ['discard'] : [],
+    );
+  });
+}
 
 t.test('output is kept, and bounded', async t => {
   const flood =

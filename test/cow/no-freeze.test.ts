@@ -23,7 +23,7 @@ t.test('--no-freeze beside a writer', { skip }, async t => {
       uid: 'job',
       subjects: [{ volume, live: file }],
       folders: [],
-      takers: [{ name: 'fake', take: async () => taken, undo: async () => {} }],
+      takers: () => [{ name: 'fake', take: async () => taken, undo: async () => {} }],
       request: { writers: WRITERS, ...request },
       exclusively: work => work(),
     });

@@ -113,23 +113,53 @@ t.test('quiet, and a write between the window and the switch', async t => {
   // The provider is the last to be asked before the switch: whoever writes then is noticed at it.
   const provider = (await import('../../src/cow/provider-cow.js')).cow;
   const take = provider.take;
+  let disturbed = 0;
+  let times = 0;
   provider.take = async (...args) => {
-    await write('b');
+    if (disturbed++ < times) await write('b');
     return take.apply(provider, args);
   };
   t.teardown(() => {
     provider.take = take;
   });
-  for (const { consistency, record } of await consistencies({ quietMs })) {
-    t.equal(consistency, 'crash');
-    t.match(record.why, /a write came before the switch/);
+  const during = (count: number) => {
+    disturbed = 0;
+    times = count;
+  };
+  for (const more of [{}, { consistency: 'quiet' }, { quietMissed: 'crash' }] as const) {
+    during(2);
+    for (const { consistency, record } of await consistencies({ quietMs, ...more })) {
+      t.equal(consistency, 'quiet', 'the next window is waited for');
+      t.equal(
+        record.steps.filter(({ what }) => what === 'undo').length,
+        2,
+        'what was taken before it is gone',
+      );
+      t.equal(record.transitions.filter(({ state }) => state === 'waiting').length, 3);
+    }
+    t.same(
+      ['a', 'b'].map(name => volumes.get(name).opened().native.snapshots().length),
+      [1, 1],
+    );
+    await clear(volumes);
   }
+  // No window is left alone: the deadline, and what was to become of it then.
+  during(Number.POSITIVE_INFINITY);
+  const quietDeadlineMs = 200;
+  for (const more of [{}, { consistency: 'quiet' }] as const) {
+    const wanted = volumes.snapshot(['a', 'b'], 'cow', { quietMs, quietDeadlineMs, ...more });
+    await t.rejects(wanted, { code: 'QUIET_MISSED' });
+    clean();
+  }
+  for (const { consistency } of await consistencies({ quietMs, quietDeadlineMs, quietMissed: 'crash' }))
+    t.equal(consistency, 'crash');
   await clear(volumes);
-  t.equal(
-    await codeOf(() => volumes.snapshot(['a', 'b'], 'cow', { quietMs, consistency: 'quiet' })),
-    'CONSISTENCY_UNMET',
-  );
-  clean();
+  // What holds still anyhow is worth more than quiet: nobody waits for that.
+  during(Number.POSITIVE_INFINITY);
+  for (const { consistency, record } of await consistencies({ quietMs, writers: holds() })) {
+    t.equal(consistency, 'application');
+    t.equal(record.transitions.filter(({ state }) => state === 'waiting').length, 1);
+  }
 });
 
 t.test('the record outlives the daemon, and goes with the snapshot', async t => {

@@ -15,11 +15,14 @@ const HOUR = 3_600_000;
 /** Takes a point at once, or when it is told. */
 class Volumes implements Work {
   readonly runs: string[] = [];
-  readonly points_ = new Map<string, { job: string; good: boolean }>();
+  readonly points_ = new Map<string, { job: string; good: boolean; empty: boolean }>();
   readonly inUse = new Set<string>();
   readonly #clock: WallClock;
   fails = '';
   marks: string[] = [];
+  warnings: string[] = [];
+  /** Nothing is preserved. */
+  none = false;
   /** Where it is there, a run waits for it. */
   gate: Promise<void> | undefined;
   #count = 0;
@@ -33,8 +36,8 @@ class Volumes implements Work {
     await this.gate;
     if (this.fails) throw new Error(this.fails);
     const group = `g${++this.#count}`;
-    this.points_.set(group, { job, good: true });
-    return { groups: [group], marks: this.marks };
+    this.points_.set(group, { job, good: !this.none, empty: this.none });
+    return { groups: [group], marks: this.marks, warnings: this.warnings };
   }
 
   points(wanted: { readonly groups: readonly string[] } | { readonly job: string }) {
@@ -233,6 +236,22 @@ t.test('never overlaps itself: the slot is skipped, and that is recorded', async
   t.match(scheduler.show('s'), { state: 'waiting', skips: 2, last: { outcome: 'done' } });
 });
 
+t.test('moments of which nothing was preserved do not pile up, nor count as good ones', async t => {
+  const { clock, volumes, serve } = setting(t, '2026-01-01T00:00:00Z');
+  const scheduler = serve(schedule({ every: '1h' }, { keep: 2 }));
+  const left = () => [...volumes.points_.keys()];
+  await clock.to('2026-01-01T00:30Z');
+  volumes.none = true;
+  volumes.warnings = ['none: nothing was preserved'];
+  await clock.to('2026-01-01T05:30Z');
+  t.same(left(), ['g1', 'g5', 'g6'], 'the good one, and the newest of the others');
+  t.same(scheduler.show('s').last!.warnings, ['none: nothing was preserved']);
+  volumes.none = false;
+  await clock.to('2026-01-01T07:30Z');
+  t.same(left(), ['g7', 'g8']);
+  scheduler.stop();
+});
+
 t.test('a failure is recorded, and the next slot tries again', async t => {
   const { clock, volumes, serve } = setting(t, '2026-06-01T22:00Z');
   const scheduler = serve(NIGHTLY);
@@ -264,8 +283,8 @@ t.test(
     await clock.to('2026-06-02T00:31Z');
     const { body } = JSON.parse(readFileSync(join(folder, 'schedules.json'), 'utf8'));
     // Its snapshot was there when the daemon was killed.
-    volumes.points_.set('left', { job: body.schedules.s.running.job, good: true });
-    volumes.points_.set('manual', { job: 'another', good: true });
+    volumes.points_.set('left', { job: body.schedules.s.running.job, good: true, empty: false });
+    volumes.points_.set('manual', { job: 'another', good: true, empty: false });
     const second = serve(NIGHTLY);
     t.match(second.show('s'), {
       state: 'running',
@@ -319,7 +338,7 @@ t.test('paused: not even what was missed; it survives a restart', async t => {
 
 t.test('keeps the newest of its own that can be read', async t => {
   const { clock, volumes, serve } = setting(t, '2026-06-01T10:00Z');
-  volumes.points_.set('manual', { job: 'x', good: true });
+  volumes.points_.set('manual', { job: 'x', good: true, empty: false });
   const scheduler = serve({ ...NIGHTLY, keep: 2 }, { ...NIGHTLY, name: 'other' });
   const groups = () => scheduler.show('s').groups;
   const others = scheduler.show('other').groups.length;

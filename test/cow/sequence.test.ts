@@ -9,6 +9,8 @@ import { AsofError } from '../../src/errors.js';
 import { FakeClock } from './fake-clock.js';
 import { LOG } from './lab.js';
 
+const STOPPED = new AsofError('DAEMON_MISSING', 'the daemon is being stopped');
+
 type Fault = 'fail' | 'hang' | 'late';
 
 interface Scene {
@@ -18,19 +20,23 @@ interface Scene {
   /** Goes on whoever is lost. */
   readonly tolerant?: boolean;
   readonly judge?: string;
+  /** At this step the daemon is to end; it hangs. */
+  readonly stopAt?: string;
 }
 
 const PREPARE_MS = 40_000;
 const HOLD_MS = 30_000;
 
-async function play({ faults, takers = ['cow', 'reflink'], tolerant = false, judge }: Scene) {
+async function play({ faults, takers = ['cow', 'reflink'], tolerant = false, judge, stopAt }: Scene) {
   const clock = new FakeClock();
+  const stopping = new AbortController();
   const told: string[] = [];
   const times = new Map<string, number>();
   const act = (what: string, signal?: AbortSignal): Promise<void> => {
     told.push(what);
     times.set(what, clock.now());
-    const fault = faults[what];
+    const fault = what === stopAt ? 'hang' : faults[what];
+    if (what === stopAt) setImmediate(() => stopping.abort(STOPPED));
     if (fault === 'fail') return Promise.reject(new Error(`${what} failed`));
     if (fault === 'hang') return new Promise(() => {});
     if (fault === 'late') {
@@ -72,6 +78,7 @@ async function play({ faults, takers = ['cow', 'reflink'], tolerant = false, jud
     holdMs: HOLD_MS,
     worth: () => tolerant,
     judge: () => judge,
+    stopping: stopping.signal,
     exclusively: run => run(),
   });
   let ended = 0;
@@ -232,6 +239,19 @@ for (const fault of FAULTS) {
     );
     const last = Math.max(...RELEASES.map(one => played.times.get(one)!));
     t.ok(last <= HOLD_MS, `all are told by ${last}`);
+  });
+}
+
+for (const step of [...HOLDS, 'take cow']) {
+  t.test(`the daemon is to end during ${step}`, async t => {
+    for (const tolerant of [true, false]) {
+      const played = await play({ faults: {}, tolerant, stopAt: step });
+      checkPromises(t, played, step);
+      t.equal(played.error, STOPPED);
+      t.equal(played.times.get(step), 0);
+      t.equal(played.ended, 0, 'nothing is waited for');
+      t.notOk(played.told.includes('take reflink'), 'nor tried');
+    }
   });
 }
 

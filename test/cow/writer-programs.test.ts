@@ -3,14 +3,16 @@ import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { SYSTEM_CLOCK } from '../../src/cow/clock.js';
-import { makeWriter } from '../../src/cow/writers/table.js';
+import { makeWriter, writerNamed } from '../../src/cow/writers/table.js';
 import { eventually } from '../cli/asof.js';
 import { scratch } from './lab.js';
 
 const never = new AbortController().signal;
 
-function make(kind: string, settings: Record<string, string>) {
-  return makeWriter({ kind, settings }, { clock: SYSTEM_CLOCK, volumes: ['a', 'b'], note: () => {} });
+const context = { clock: SYSTEM_CLOCK, volumes: ['a', 'b'], note: () => {} };
+
+function make(kind: string, settings: Record<string, string>, remember = (_memo: string) => {}) {
+  return makeWriter({ kind, settings }, { ...context, remember });
 }
 
 /** A systemctl that knows one unit, and fails at a verb. */
@@ -91,6 +93,32 @@ t.test('a unit is frozen, which vouches for nothing, and thawed', async t => {
   await one.hold(never);
   await one.release(never, true);
   t.same(fake.calls(), ['is-active mail.service', 'freeze mail.service', 'thaw mail.service']);
+});
+
+for (const [mode, back] of [
+  ['stop', 'start'],
+  ['freeze', 'thaw'],
+] as const) {
+  t.test(`the daemon is killed while a unit is held by ${mode}`, async t => {
+    const fake = systemctl(t, true);
+    const settings = { unit: 'mail.service', mode, systemctl: fake.program };
+    const memos: string[] = [];
+    await make('systemd', settings, memo => {
+      t.notOk(fake.calls().includes(`${mode} mail.service`), 'it is written down before');
+      memos.push(memo);
+    }).hold(never);
+    await writerNamed('systemd')!.recover!(settings, context, memos, never);
+    t.equal(fake.calls().at(-1), `${back} mail.service`);
+  });
+}
+
+t.test('the daemon is killed, and the unit did not run: nobody starts it', async t => {
+  const fake = systemctl(t, false);
+  const settings = { unit: 'mail.service', systemctl: fake.program };
+  const memos: string[] = [];
+  await make('systemd', settings, memo => void memos.push(memo)).hold(never);
+  await writerNamed('systemd')!.recover!(settings, context, memos, never);
+  t.same(fake.calls(), ['is-active mail.service']);
 });
 
 t.test('names that are no units, modes that are none', async t => {

@@ -73,8 +73,6 @@ t.test('killed in the middle of a run: made up for at the next start', async t =
   await eventually(() => existsSync(trace) && readFileSync(trace, 'utf8').endsWith('\n'), 'it runs');
   t.match(await ask('schedule', 'show', 's'), { state: 'running' });
   await kill('SIGKILL');
-  // A command that a daemon has begun outlives it when it is killed; it leads a process group.
-  process.kill(-Number(readFileSync(trace, 'utf8')), 'SIGKILL');
   const stop = await serve(t, config);
   await eventually(
     async () => (await ask('schedule', 'show', 's')).last?.outcome === 'done',
@@ -109,7 +107,7 @@ t.test('a point that somebody reads stays', { skip: missing(['sh', 'umount'], ['
   await new Promise(done => reader.stdout.once('data', done));
   t.match(await ask('schedule', 'run', 's'), {
     groups: { length: 2, 0: groups[0] },
-    last: { outcome: 'done', warnings: [/could not be deleted: it is in use by sh /] },
+    last: { outcome: 'done', warnings: [/could not be deleted: .* is in use by sh /] },
   });
   reader.stdin.end();
   await gone;

@@ -13,6 +13,10 @@ export const command: WriterKind = {
     timeout: 'seconds that each may take (60 unless set)',
   },
 
+  async recover(settings, context, _memos, signal) {
+    await this.make(settings, context).release(signal, false);
+  },
+
   make(settings, { clock, volumes }) {
     const { prepare = '', hold = '', release = '', shell = 'no' } = settings;
     if (hold.trim() === '' && prepare.trim() === '') {

@@ -17,7 +17,16 @@ export const systemd: WriterKind = {
     timeout: 'seconds that each call may take (90 unless set)',
   },
 
-  make(settings, { clock }) {
+  async recover(settings, { clock }, memos, signal) {
+    const { unit = '', systemctl = 'systemctl' } = settings;
+    const timeoutMs = secondsOf(settings, 'timeout', 90);
+    for (const verb of memos) {
+      const ended = await runProgram([systemctl, verb, unit], { clock, timeoutMs, signal });
+      if (ended.why) throw new Error(`systemctl ${verb} ${unit}: ${ended.why} ${ended.output}`.trim());
+    }
+  },
+
+  make(settings, { clock, remember }) {
     const { unit = '', mode = 'stop', systemctl = 'systemctl' } = settings;
     if (!/^[A-Za-z0-9@:_.\\][A-Za-z0-9@:_.\\-]*$/.test(unit)) {
       throw new AsofError(
@@ -46,7 +55,9 @@ export const systemd: WriterKind = {
       async hold(signal) {
         // Not before: another job, which holds it then, starts it again before it is our turn.
         active = (await call('is-active', signal)).code === 0;
-        if (active) await call(mode, signal);
+        if (!active) return;
+        remember?.(back);
+        await call(mode, signal);
       },
       async release(signal) {
         if (!active) return;

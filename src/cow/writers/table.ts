@@ -15,9 +15,14 @@ export interface WriterRequest {
   readonly settings?: Readonly<Record<string, string>>;
 }
 
+/** By its name, or another name of it. */
+export function writerNamed(kind: string): WriterKind | undefined {
+  return WRITERS.find(one => one.name === kind || one.aliases?.includes(kind));
+}
+
 /** Throws USAGE, with what is allowed. */
 export function makeWriter({ kind, settings = {} }: WriterRequest, context: WriterContext): WriterHolder {
-  const known = WRITERS.find(one => one.name === kind || one.aliases?.includes(kind));
+  const known = writerNamed(kind);
   if (!known) {
     const names = WRITERS.flatMap(one => [one.name, ...(one.aliases ?? [])]).join(', ');
     throw new AsofError('USAGE', `there is no writer ${JSON.stringify(kind)}`, `there are ${names}`);

@@ -13,6 +13,8 @@ export interface WriterContext {
   readonly volumes: readonly string[];
   /** Keeps a text that is needed for a restore. */
   readonly note: (text: string) => void;
+  /** Keeps what `recover` will have to know, durably: throws IO where that is not so. */
+  readonly remember?: ((memo: string) => void) | undefined;
 }
 
 export interface WriterHolder extends Holder {
@@ -25,6 +27,16 @@ export interface WriterKind {
   readonly aliases?: readonly string[];
   /** What each setting means, for messages and the documentation. */
   readonly settings: Readonly<Record<string, string>>;
+  /**
+   * Where what it holds outlives the daemon: lets it go on, after a daemon that ended before it had. `memos` are what was
+   * remembered. It must do no harm where nothing was held. Absent where the hold ends with the daemon.
+   */
+  recover?(
+    settings: Readonly<Record<string, string>>,
+    context: WriterContext,
+    memos: readonly string[],
+    signal: AbortSignal,
+  ): Promise<void>;
   /** Throws USAGE. */
   make(settings: Readonly<Record<string, string>>, context: WriterContext): WriterHolder;
 }
