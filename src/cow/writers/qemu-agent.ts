@@ -16,20 +16,7 @@ export const qemu: WriterKind = {
   aliases: ['qemu-agent'],
   settings: { socket: 'the agent’s Unix socket, as QEMU’s -chardev socket made it' },
 
-  async recover(settings, _context, memos, signal) {
-    if (memos.length === 0) return;
-    const agent = await Agent.connect(settings['socket'] ?? '', signal);
-    try {
-      await agent.sync(signal);
-      if ((await agent.ask('guest-fsfreeze-status', signal)) === 'frozen') {
-        await agent.ask('guest-fsfreeze-thaw', signal);
-      }
-    } finally {
-      agent.close();
-    }
-  },
-
-  make(settings, { remember }) {
+  make(settings) {
     const path = settings['socket'] ?? '';
     if (!path.startsWith('/'))
       throw new AsofError('USAGE', 'the writer qemu needs `socket`, an absolute path');
@@ -50,7 +37,6 @@ export const qemu: WriterKind = {
       async hold(signal) {
         if (!agent) throw new Error('it was not prepared');
         asked = true;
-        remember?.('frozen');
         frozen = Number(await agent.ask('guest-fsfreeze-freeze', signal));
         if (!(frozen > 0)) throw new Error('the guest has no file system that can be frozen');
       },
