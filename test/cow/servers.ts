@@ -7,6 +7,7 @@ import {
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  readFileSync,
   rmSync,
   statfsSync,
 } from 'node:fs';
@@ -69,29 +70,40 @@ function roomIn(memory: string): boolean {
   return bavail * bsize > 512 * 2 ** 20;
 }
 
-export async function mariadb(t: Test) {
+/** On `data`, which is made where it is missing; in a folder of its own unless it is named. */
+export async function mariadb(t: Test, place?: string) {
   // Making a server syncs a thousand times: in memory that costs nothing.
   const folder = mkdtempSync(join(roomIn('/dev/shm') ? '/dev/shm' : tmpdir(), 'asof-cow-'));
   t.teardown(() => rmSync(folder, { recursive: true, force: true }));
-  const data = join(folder, 'data');
+  const data = place ?? join(folder, 'data');
   const socket = join(folder, 'socket');
+  const log = join(folder, 'log.err');
   const settings = ['--no-defaults', '--user=root', `--datadir=${data}`, '--innodb-log-file-size=4M'];
-  await run('mariadb-install-db', [
-    ...settings,
-    '--auth-root-authentication-method=normal',
-    '--skip-test-db',
-  ]);
+  if (!existsSync(join(data, 'ibdata1'))) {
+    await run('mariadb-install-db', [
+      ...settings,
+      '--auth-root-authentication-method=normal',
+      '--skip-test-db',
+    ]);
+  }
   const server = spawn(
     'mariadbd',
-    [...settings, `--socket=${socket}`, '--skip-networking', '--innodb-buffer-pool-size=16M'],
+    [
+      ...settings,
+      `--socket=${socket}`,
+      `--log-error=${log}`,
+      '--skip-networking',
+      '--innodb-buffer-pool-size=16M',
+    ],
     { stdio: 'ignore' },
   );
-  t.teardown(async () => {
+  const stop = async () => {
     if (server.exitCode !== null || server.signalCode !== null) return;
     const ended = new Promise(done => server.on('exit', done));
     server.kill('SIGKILL');
     await ended;
-  });
+  };
+  t.teardown(stop);
   const client = ['--no-defaults', `--socket=${socket}`, '--user=root', '-N', '-B'];
   const sql = (text: string) => run('mariadb', [...client, '-e', text]);
   await eventually(
@@ -99,5 +111,5 @@ export async function mariadb(t: Test) {
       server.exitCode !== null || (await attempt('mariadb', [...client, '-e', 'SELECT 1'])).code === 0,
     'MariaDB answers',
   );
-  return { socket, sql, client };
+  return { socket, sql, client, stop, log: () => readFileSync(log, 'utf8') };
 }
