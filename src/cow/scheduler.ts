@@ -165,6 +165,7 @@ export class Scheduler {
   }
 
   start(): void {
+    if (this.#closed) return;
     this.#save();
     this.#look();
   }

@@ -7,6 +7,8 @@
  *   alive                  touched while the daemon runs: tells how long it lived after all (identity.ts)
  *   options.json           the user's saved defaults (options.ts)
  *   schedules.json         what schedules did last (scheduler.ts)
+ *   jobs/<uuid>.json       jobs under way, and those that failed or were interrupted (jobs.ts)
+ *   deletions.json         groups whose deletion has begun (deletions.ts)
  *   volumes/<uuid>/
  *     volume.json          what the volume is; written when it is added
  *     state.json           its snapshots, and at a clean stop the origin's identity

@@ -3,6 +3,7 @@
  * for; what only looks does not wait.
  */
 import { randomUUID } from 'node:crypto';
+import { setMaxListeners } from 'node:events';
 import { realpath } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
@@ -86,6 +87,8 @@ export class Volumes {
 
   private constructor(options: VolumesOptions) {
     this.#options = options;
+    // Every step of every job listens to it.
+    setMaxListeners(0, this.#stopping.signal);
     this.#jobs = new Jobs(options.state.path, options.log);
     this.#deletions = new Deletions(options.state.path, options.log);
     this.#sampler = setInterval(() => this.#sample(), SAMPLE_MS);

@@ -3,7 +3,7 @@
  * what the tracker names, and no snapshot stays behind.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import type { Manifest } from '../../src/image/manifest.js';
@@ -135,3 +135,38 @@ t.test('full, then what changed', { skip }, async t => {
   t.equal((await backup()).method, 'tracked', 'then it is tracked again');
   t.equal((await asof('verify', history, '--deep')).status, 0);
 });
+
+t.test(
+  'a volume of which nothing is preserved is not backed up, and nobody reads it live for that',
+  { skip },
+  async t => {
+    const folder = scratch(t);
+    const [state, mount, history] = [join(folder, 'state'), join(folder, 'mount'), join(folder, 'history')];
+    mkdirSync(mount);
+    t.teardown(() => attempt('umount', ['-l', mount]));
+    const origin = join(folder, 'origin.img');
+    writeFileSync(origin, noise(1, SIZE));
+    await serve(t, state, mount);
+    await asofJson('volume', 'add', 'vol', origin, '--state', state);
+    await asofJson('options', 'set', 'providers', 'none', '--state', state);
+    const refused = await asof('backup', 'vol', '--to', history, '--state', state, '--json');
+    t.equal(refused.status, 2);
+    t.match(refused.stderr, /BACKUP_FAILED.*provider none, which preserves nothing/);
+    t.notOk(
+      existsSync(join(history, '.asof-catalogue')) || readdirSafe(history).some(name => /\.json$/.test(name)),
+    );
+    t.same(await asofJson('snapshot', 'list', '--state', state), [], 'and no record of it stays');
+    await asofJson('options', 'set', 'providers', 'none,cow', '--state', state);
+    t.equal(
+      (await asof('backup', 'vol', '--to', history, '--state', state)).status,
+      2,
+      'it is the first that can',
+    );
+    await asofJson('options', 'set', 'providers', 'cow,none', '--state', state);
+    t.match(await asofJson('backup', 'vol', '--to', history, '--state', state), { consistency: 'crash' });
+  },
+);
+
+function readdirSafe(folder: string): string[] {
+  return existsSync(folder) ? readdirSync(folder) : [];
+}

@@ -54,8 +54,30 @@ t.test('an order, none, and groups', { skip: missing(['umount'], ['root', 'fuse'
   t.equal(unkept.status, 0);
   t.match(unkept.stdout, /none .*none: nothing was preserved/);
   t.match(unkept.stderr, /asof: .*nothing was preserved: it stands for the live volume/);
+  const wished = await asof(
+    ...['snapshot', 'create', 'a', 'b', '--provider', 'none', '--state', state],
+    ...['--writer', 'command:hold=true,release=true'],
+  );
+  for (const warning of [
+    'what is read of the live volume later is of no one moment',
+    'command held still for nothing that is kept',
+    'the 2 volumes have no moment in common',
+  ]) {
+    t.match(
+      wished.stderr,
+      new RegExp(`^asof: none: .*${warning}$`, 'm'),
+      'a wish that is not granted is told',
+    );
+    t.equal(wished.stderr.split(warning).length, 2, 'once');
+  }
+  const lost = await asof(
+    ...['snapshot', 'create', 'a', '--consistency', 'crash', '--state', state],
+    ...['--writer', 'command:hold=false,release=true'],
+  );
+  t.equal(lost.status, 0);
+  t.match(lost.stderr, /^asof: command false: .*ended with 1$/m);
   const listed = await asofJson<(Made & { provider: string })[]>('snapshot', 'list', 'a', '--state', state);
-  const { moment } = listed.find(({ provider }) => provider === 'none')!;
+  const { moment } = listed.find(({ provider, group, id }) => provider === 'none' && group === id)!;
   const there = join(mount, 'volumes/a', moment);
   await eventually(() => existsSync(there), 'it is shown');
   t.same(readdirSync(there), ['info.json'], 'without a disk');
