@@ -5,7 +5,7 @@
  *
  *   uring       FUSE over io_uring, which this host's administrator may have switched off
  *   power-cut   the guest is killed, and its disks lose what was not flushed     [--cuts N] [--seed N] [--verbose]
- *   lvm         snapshots by lvm2, thick and thin, which need device-mapper
+ *   lvm         snapshots by lvm2, thick and thin, which need device-mapper     [thick|thin|full]
  *   reclaim     the guest runs out of memory under a file system on a live device     [--case N]
  *
  * Without a name all of them, one after the other. Needs a Debian host with qemu-system-x86, qemu-utils, busybox-static,

@@ -5,10 +5,12 @@ import type { Test } from 'tap';
 type Work = (t: Test) => Promise<void> | void;
 
 let count = 0;
+let failed = 0;
 let last: Promise<void> = Promise.resolve();
 
 function result(well: boolean, text: string, found?: unknown, wanted?: unknown): boolean {
   count++;
+  if (!well) failed++;
   console.log(`${well ? 'ok' : 'not ok'} ${count} - ${text.replaceAll(/[\n#]/g, ' ')}`);
   if (!well)
     console.log(`# found ${JSON.stringify(found)}, wanted ${String(JSON.stringify(wanted) ?? wanted)}`);
@@ -72,8 +74,9 @@ export function tests(title: string): Test {
   return t as unknown as Test;
 }
 
-/** The end of all: without this line they did not come to it. */
-export async function allTold(): Promise<void> {
+/** The end of all: without this line they did not come to it. Resolves to whether all is well. */
+export async function allTold(): Promise<boolean> {
   await last;
   console.log(`1..${count}`);
+  return failed === 0;
 }
