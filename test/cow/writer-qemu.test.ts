@@ -25,6 +25,8 @@ interface Script {
   readonly frozen?: number;
   readonly thawed?: number;
   readonly silent?: string;
+  /** Answers one that it was silent about: its answer, as it is then. */
+  answer?: () => void;
 }
 
 /** An agent as its protocol has it: JSON lines; 0xFF before the answer to a delimited sync. */
@@ -44,7 +46,10 @@ async function agent(t: Test, script: Script) {
         };
         text = text.slice(end + 1);
         asked.push(call.execute);
-        if (call.execute === script.silent) continue;
+        if (call.execute === script.silent) {
+          script.answer = () => socket.write('{"return": 2}\n');
+          continue;
+        }
         const answers: Record<string, unknown> = {
           'guest-sync-delimited': call.arguments?.id,
           'guest-fsfreeze-status': script.status ?? 'thawed',
@@ -58,7 +63,8 @@ async function agent(t: Test, script: Script) {
   });
   await new Promise<void>(done => server.listen(path, done));
   t.teardown(() => void server.close());
-  return { path, asked };
+  const alone = () => new Promise<boolean>(done => server.getConnections((_, count) => done(count === 0)));
+  return { path, asked, alone };
 }
 
 t.test('freeze, and thaw', async t => {
@@ -103,6 +109,57 @@ t.test('a freeze that is not answered is thawed all the same', async t => {
   await t.rejects(holding, /too late/);
   await one.release(never, false);
   t.equal(asked.at(-1), 'guest-fsfreeze-thaw');
+});
+
+// An agent that died while the guest was frozen left it frozen for good: nobody was there to ask again when it was back.
+t.test('a thaw that is not answered in time is waited for, and nobody else is frozen meanwhile', async t => {
+  const script: Script = { silent: 'guest-fsfreeze-thaw' };
+  const { path, asked } = await agent(t, script);
+  const one = writer(path);
+  await one.prepare!(never);
+  await one.hold(never);
+  const control = new AbortController();
+  const releasing = one.release(control.signal, true);
+  await eventually(() => script.answer !== undefined, 'it was asked');
+  control.abort(new Error('too late'));
+  await t.rejects(releasing, /too late/);
+  await t.rejects(writer(path).prepare!(never), /an earlier moment/);
+  t.equal(asked.filter(name => name === 'guest-sync-delimited').length, 1, 'which asks for nothing');
+  script.answer!();
+  const again = writer(path);
+  await eventually(
+    () =>
+      again.prepare!(never).then(
+        () => true,
+        () => false,
+      ),
+    'the line is free again',
+  );
+  await again.release(never, false);
+});
+
+// The line closes with the process, and the guest stayed frozen.
+t.test('a process that is killed while the guest is frozen leaves one that thaws it', async t => {
+  const { path, asked, alone } = await agent(t, {});
+  const table = new URL('../../src/cow/writers/table.js', import.meta.url).href;
+  const code = `
+    const { makeWriter } = await import('${table}');
+    const never = new AbortController().signal;
+    const one = makeWriter({ kind: 'qemu', settings: { socket: process.argv[1] } }, {});
+    await one.prepare(never);
+    await one.hold(never);
+    console.log('held');
+    setInterval(() => {}, 1000);
+  `;
+  const child = spawn(process.execPath, ['--input-type=module', '-e', code, path], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  t.teardown(() => child.kill('SIGKILL'));
+  for await (const piece of child.stdout) if (String(piece).includes('held')) break;
+  t.notOk(asked.includes('guest-fsfreeze-thaw'));
+  child.kill('SIGKILL');
+  await eventually(() => asked.includes('guest-fsfreeze-thaw'), 'somebody thaws it');
+  await eventually(alone, 'and goes');
 });
 
 t.test('no agent there', async t => {
