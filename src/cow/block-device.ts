@@ -49,8 +49,9 @@ export function deviceNumber(rdev: bigint): string {
 }
 
 /**
- * Writes and discards that the device has met since it appeared: with the sequence number of that appearance, so that
- * two texts are equal only if nothing was written in between. '' where the kernel has no such number (before 5.15).
+ * Sectors that the device was written and discarded since it appeared: with the sequence number of that appearance, so that
+ * two texts are equal only if nothing was written in between. '' where the kernel has no such number (before 5.15). Not the
+ * writes: a flush counts as one, which whoever only looks may send (e2fsck -n), and a write counts after its end was told.
  */
 export function written(device: BlockDevice): { readonly own: string; readonly disk: string } {
   const sequence = text(`/sys/block/${device.disk}/diskseq`);
@@ -58,7 +59,7 @@ export function written(device: BlockDevice): { readonly own: string; readonly d
   const of = (path: string) => {
     // Reads are fields 1 to 4, writes 5 to 8 (the third of each is in sectors), discards 12 to 15.
     const fields = text(path).split(/\s+/);
-    return `${sequence}/${fields[4]}/${fields[6]}/${fields[11] ?? 0}/${fields[13] ?? 0}`;
+    return `${sequence}/${fields[6]}/${fields[13] ?? 0}`;
   };
   const disk = of(`/sys/block/${device.disk}/stat`);
   return { own: of(`/sys/dev/block/${device.number}/stat`), disk };
