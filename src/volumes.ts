@@ -404,10 +404,13 @@ function infoOf(volume: Volume): Omit<VolumeInfo, 'live'> {
   };
 }
 
-/** Tells systemd, where it started this process with Type=notify (sd_notify(3)). */
+/** systemd's socket, where it started this process with Type=notify. Programs that are run from here are not meant. */
+const MANAGER = process.env['NOTIFY_SOCKET'];
+delete process.env['NOTIFY_SOCKET'];
+
+/** Tells systemd (sd_notify(3)). */
 export function notifyManager(text: string): void {
-  const path = process.env['NOTIFY_SOCKET'];
-  if (path) loadAddon().notifyManager(path, text);
+  if (MANAGER) loadAddon().notifyManager(MANAGER, text);
 }
 
 /** The tree of all volumes as they are now. A disk is the same object in every tree; names are made anew. */
