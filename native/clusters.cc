@@ -210,6 +210,35 @@ int PrepareClusters(Disk* disk, const ClusterOptions& options, ClusterBatch* bat
   return 0;
 }
 
+int CompareClusters(Disk* disk, Disk* other, uint32_t cluster_size, ClusterBatch* batch) {
+  const size_t count = batch->numbers.size();
+  ClusterBatch there;
+  there.numbers = batch->numbers;
+  batch->bytes.reset(new uint8_t[count * cluster_size]);
+  there.bytes.reset(new uint8_t[count * cluster_size]);
+  int error = ReadAll(disk, cluster_size, batch);
+  if (error == 0) error = ReadAll(other, cluster_size, &there);
+  if (error != 0) return error;
+  batch->kinds.resize(count);
+  size_t bad = 0;
+  // Runs of sectors come in the order of the clusters, and reach over several where they are neighbours.
+  std::sort(there.bad.begin(), there.bad.end(), [](const auto& a, const auto& b) { return a.offset < b.offset; });
+  for (size_t i = 0; i < count; ++i) {
+    const uint64_t start = batch->numbers[i] * cluster_size;
+    if (i > 0 && batch->numbers[i] < batch->numbers[i - 1]) bad = 0;
+    while (bad < there.bad.size() && there.bad[bad].offset + there.bad[bad].length <= start) ++bad;
+    const bool unread = bad < there.bad.size() && there.bad[bad].offset < start + cluster_size;
+    const uint8_t* bytes = batch->bytes.get() + i * cluster_size;
+    ClusterKind kind = ClusterKind::kPlain;
+    if (!unread && memcmp(bytes, there.bytes.get() + i * cluster_size, cluster_size) == 0) {
+      kind = IsZero(bytes, cluster_size) ? ClusterKind::kZero : ClusterKind::kSame;
+    }
+    batch->kinds[i] = static_cast<uint8_t>(kind);
+  }
+  batch->bytes.reset();
+  return 0;
+}
+
 int StoreClusters(const ClusterBatch& batch, uint32_t cluster_size, int fd, const std::vector<int64_t>& offsets) {
   std::vector<size_t> order;
   for (size_t i = 0; i < offsets.size(); ++i) {

@@ -65,6 +65,10 @@ struct ClusterBatch {
 // 0, or an errno that concerns the disk as a whole; a sector that cannot be read is in `bad`.
 int PrepareClusters(Disk* disk, const ClusterOptions& options, ClusterBatch* batch);
 
+// Reads the clusters of both disks and says of each: kZero where both are zeros, kSame where they are the same otherwise,
+// kPlain where they differ. What `other` cannot give differs; what `disk` cannot is in its batch's `bad`. No bytes are kept.
+int CompareClusters(Disk* disk, Disk* other, uint32_t cluster_size, ClusterBatch* batch);
+
 // Writes the clusters of kind plain and packed at their offsets; an offset below zero leaves one out. 0 or an errno.
 int StoreClusters(const ClusterBatch& batch, uint32_t cluster_size, int fd, const std::vector<int64_t>& offsets);
 

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <string>
@@ -52,6 +53,7 @@ class ImagerObject : public Napi::ObjectWrap<ImagerObject> {
     return DefineClass(env, "Imager",
                        {
                            InstanceMethod<&ImagerObject::Prepare>("prepare"),
+                           InstanceMethod<&ImagerObject::Compare>("compare"),
                            InstanceMethod<&ImagerObject::Store>("store"),
                            InstanceMethod<&ImagerObject::Hash>("hash"),
                            InstanceMethod<&ImagerObject::WholeDigest>("wholeDigest"),
@@ -118,26 +120,35 @@ class ImagerObject : public Napi::ObjectWrap<ImagerObject> {
     open.deferred.Reject(MakeError(env, name ? name : "EIO", strerrordesc_np(error)).Value());
   }
 
+  static bool IsNumbers(const Napi::Value& value) {
+    return value.IsTypedArray() && value.As<Napi::TypedArray>().TypedArrayType() == napi_float64_array;
+  }
+
+  // Whether all of them lie within the disk.
+  bool TakeNumbers(const Napi::Value& value, uint64_t size, std::vector<uint64_t>* numbers) const {
+    auto list = value.As<Napi::Float64Array>();
+    const uint64_t clusters = (size + cluster_size_ - 1) / cluster_size_;
+    for (size_t i = 0; i < list.ElementLength(); ++i) {
+      uint64_t number;
+      if (!ToInteger(list[i], kMaxOffset, &number) || number >= clusters) return false;
+      numbers->push_back(number);
+    }
+    return true;
+  }
+
   // (disk, clusters: Float64Array, expected: Uint8Array | null, level)
   Napi::Value Prepare(const Napi::CallbackInfo& info) {
     Napi::Env env = info.Env();
     auto disk = UnwrapDisk(info[0]);
-    bool numbers = info[1].IsTypedArray() && info[1].As<Napi::TypedArray>().TypedArrayType() == napi_float64_array;
-    if (!disk || !numbers || !info[3].IsNumber()) {
+    if (!disk || !IsNumbers(info[1]) || !info[3].IsNumber()) {
       return Throw(env, "EINVAL", "prepare takes a disk, a Float64Array, a Uint8Array or null, and a level");
     }
-    auto list = info[1].As<Napi::Float64Array>();
-    const size_t count = list.ElementLength();
     auto batch = std::make_shared<ClusterBatch>();
     batch->buffers = shop_->buffers;
-    const uint64_t clusters = (disk->Size() + cluster_size_ - 1) / cluster_size_;
-    for (size_t i = 0; i < count; ++i) {
-      uint64_t number;
-      if (!ToInteger(list[i], kMaxOffset, &number) || number >= clusters) {
-        return Throw(env, "OUT_OF_RANGE", "a cluster does not lie within the disk");
-      }
-      batch->numbers.push_back(number);
+    if (!TakeNumbers(info[1], disk->Size(), &batch->numbers)) {
+      return Throw(env, "OUT_OF_RANGE", "a cluster does not lie within the disk");
     }
+    const size_t count = batch->numbers.size();
     if (info[2].IsTypedArray()) {
       auto bytes = info[2].As<Napi::Uint8Array>();
       if (bytes.ByteLength() != count * kDigestSize) return Throw(env, "EINVAL", "a digest a cluster is expected");
@@ -156,25 +167,56 @@ class ImagerObject : public Napi::ObjectWrap<ImagerObject> {
         });
   }
 
-  static Napi::Value Describe(Napi::Env env, uint64_t id, const ClusterBatch& batch) {
-    const size_t count = batch.numbers.size();
-    Napi::Object out = Napi::Object::New(env);
-    Napi::Uint8Array kinds = Napi::Uint8Array::New(env, count);
+  // (disk, other, clusters: Float64Array)
+  Napi::Value Compare(const Napi::CallbackInfo& info) {
+    Napi::Env env = info.Env();
+    auto disk = UnwrapDisk(info[0]);
+    auto other = UnwrapDisk(info[1]);
+    if (!disk || !other || !IsNumbers(info[2])) {
+      return Throw(env, "EINVAL", "compare takes two disks and a Float64Array");
+    }
+    auto batch = std::make_shared<ClusterBatch>();
+    if (!TakeNumbers(info[2], std::min(disk->Size(), other->Size()), &batch->numbers)) {
+      return Throw(env, "OUT_OF_RANGE", "a cluster does not lie within both disks");
+    }
+    if (batch->numbers.empty() || batch->numbers.size() > kMaxBatch) return Throw(env, "EINVAL", "no such batch");
+    return Run(
+        env, [disk, other, batch, size = cluster_size_] { return CompareClusters(disk.get(), other.get(), size, batch.get()); },
+        [batch](Napi::Env env) -> Napi::Value {
+          Napi::Object out = Napi::Object::New(env);
+          out.Set("kinds", Kinds(env, *batch));
+          out.Set("bad", Bad(env, *batch));
+          return out;
+        });
+  }
+
+  static Napi::Value Kinds(Napi::Env env, const ClusterBatch& batch) {
+    Napi::Uint8Array kinds = Napi::Uint8Array::New(env, batch.kinds.size());
     std::copy(batch.kinds.begin(), batch.kinds.end(), kinds.Data());
-    Napi::Uint32Array lengths = Napi::Uint32Array::New(env, count);
-    std::copy(batch.lengths.begin(), batch.lengths.end(), lengths.Data());
-    Napi::Uint8Array digests = Napi::Uint8Array::New(env, batch.digests.size());
-    std::copy(batch.digests.begin(), batch.digests.end(), digests.Data());
+    return kinds;
+  }
+
+  static Napi::Value Bad(Napi::Env env, const ClusterBatch& batch) {
     Napi::Float64Array bad = Napi::Float64Array::New(env, batch.bad.size() * 2);
     for (size_t i = 0; i < batch.bad.size(); ++i) {
       bad[i * 2] = static_cast<double>(batch.bad[i].offset);
       bad[i * 2 + 1] = static_cast<double>(batch.bad[i].length);
     }
+    return bad;
+  }
+
+  static Napi::Value Describe(Napi::Env env, uint64_t id, const ClusterBatch& batch) {
+    const size_t count = batch.numbers.size();
+    Napi::Object out = Napi::Object::New(env);
+    Napi::Uint32Array lengths = Napi::Uint32Array::New(env, count);
+    std::copy(batch.lengths.begin(), batch.lengths.end(), lengths.Data());
+    Napi::Uint8Array digests = Napi::Uint8Array::New(env, batch.digests.size());
+    std::copy(batch.digests.begin(), batch.digests.end(), digests.Data());
     out.Set("id", static_cast<double>(id));
-    out.Set("kinds", kinds);
+    out.Set("kinds", Kinds(env, batch));
     out.Set("lengths", lengths);
     out.Set("digests", digests);
-    out.Set("bad", bad);
+    out.Set("bad", Bad(env, batch));
     return out;
   }
 

@@ -427,6 +427,15 @@ export interface NativeImager {
     expected: Uint8Array | null,
     level: number,
   ): Promise<PreparedClusters>;
+  /**
+   * Reads `clusters` of both disks. `zero` is what is zeros in both, `same` what is the same otherwise, `plain` what differs,
+   * or cannot be read of `other`; `bad` is what cannot be read of `disk`, as in PreparedClusters.
+   */
+  compare(
+    disk: NativeDisk,
+    other: NativeDisk,
+    clusters: Float64Array,
+  ): Promise<Pick<PreparedClusters, 'kinds' | 'bad'>>;
   /** Writes plain and packed clusters of a batch at `offsets` of the file; -1 leaves one out. */
   store(id: number, fd: number, offsets: Float64Array): Promise<void>;
   /** Adds `zeros` zeros, then `length` bytes from the batch's cluster `first` on, to the digest of the whole. One at a time. */
