@@ -62,6 +62,8 @@ export interface Claimed {
   readonly target: Target;
   /** Open for reading and writing; -1 where the file is not there yet. */
   readonly fd: number;
+  /** Undefined where it is not there yet. */
+  readonly origin: Origin | undefined;
   close(): void;
 }
 
@@ -84,18 +86,11 @@ export async function claimTarget(text: string, request: TargetRequest): Promise
     const found = await signatureOf(read);
     const data = device ? false : hasData(origin.fd, size);
     const holds = found ? `${found}` : data ? 'data' : null;
-    if (holds !== null && !request.force) {
-      const what = found ? `a signature of ${found}` : 'data';
-      throw new AsofError(
-        'TARGET_OCCUPIED',
-        `${path} holds ${what}`,
-        '--force, where that may be overwritten',
-      );
-    }
+    if (holds !== null && !request.force) throw occupied(path, found ? `a signature of ${found}` : 'data');
     if (!device) refuseFull(path, request.held - Number(stat.blocks) * 512);
     const { sectorSize } = origin;
     const target: Target = { path, kind: device ? 'device' : 'file', size, sectorSize, exists: true, holds };
-    return { target, fd: origin.fd, close: () => origin.close() };
+    return { target, fd: origin.fd, origin, close: () => origin.close() };
   } catch (error) {
     origin.close();
     throw error;
@@ -111,7 +106,7 @@ function missing(path: string, request: TargetRequest): Claimed {
   if (request.history !== undefined && realpathSync(folder) === request.history) throw inHistory(path);
   refuseFull(path, request.held);
   const target: Target = { path, kind: 'file', size: 0, sectorSize: 512, exists: false, holds: null };
-  return { target, fd: -1, close() {} };
+  return { target, fd: -1, origin: undefined, close() {} };
 }
 
 /** Makes the file that was not there, for ourselves alone. */
@@ -138,7 +133,8 @@ function claim(path: string): Origin {
   }
 }
 
-function realPath(path: string): string {
+/** Also of a file that is not there yet. */
+export function realPath(path: string): string {
   try {
     return realpathSync(path);
   } catch (error) {
@@ -157,6 +153,10 @@ function busy(what: string, hint = ''): AsofError {
 export function tooSmall(path: string, need: number, has: number): AsofError {
   const what = `${path} is too small: it has ${has} bytes and ${need} are needed, ${need - has} more`;
   return new AsofError('TARGET_TOO_SMALL', what);
+}
+
+export function occupied(path: string, what: string): AsofError {
+  return new AsofError('TARGET_OCCUPIED', `${path} holds ${what}`, '--force, where that may be overwritten');
 }
 
 function refuseFull(path: string, need: number): void {
@@ -179,7 +179,7 @@ function inHistory(path: string): AsofError {
 function refuseOwn(path: string, device: BlockDevice | undefined, { files, history }: TargetRequest): void {
   if (history !== undefined && dirname(path) === history) throw inHistory(path);
   const own = (file: string) =>
-    new AsofError('TARGET_UNUSABLE', `${path} is a part of what is restored: ${file}`, 'name another target');
+    new AsofError('TARGET_UNUSABLE', `${path} is a part of what is read: ${file}`, 'name another target');
   const target = statSync(path, { bigint: true });
   for (const file of files) {
     const stat = statSync(file, { bigint: true });

@@ -175,7 +175,7 @@ function refuseBad(
 }
 
 /** A table that is not sound is copied as it is. */
-async function hasGpt(disk: Disk): Promise<boolean> {
+export async function hasGpt(disk: Disk): Promise<boolean> {
   try {
     return (await partitionsOf(partitioned(disk)))?.kind === 'gpt';
   } catch (error) {

@@ -45,7 +45,10 @@ export function bootId(): string {
   return readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
 }
 
-export function constantsOf(origin: Origin): Constants {
+/** What is looked at: of an origin, or of another file or device that is open. */
+export type Looked = Pick<Origin, 'fd' | 'size' | 'sectorSize' | 'device' | 'read'>;
+
+export function constantsOf(origin: Looked): Constants {
   const { device } = origin;
   if (device) return { kind: 'block', size: origin.size, which: device.identity, device: '' };
   const stat = fstatSync(origin.fd, { bigint: true });
@@ -58,7 +61,7 @@ export function constantsOf(origin: Origin): Constants {
 }
 
 /** Of an origin to which nothing is being written, and whose writes have all been flushed. */
-export function identityOf(origin: Origin): Identity {
+export function identityOf(origin: Looked): Identity {
   const stat = fstatSync(origin.fd, { bigint: true });
   const file = origin.device === undefined;
   const read = (offset: number, length: number) => origin.read(offset, length);
@@ -100,6 +103,11 @@ export function foreignWrite(then: Identity, now: Identity): string | undefined 
   const met = metByDevice(then, now, sameBoot);
   if (met === 'nothing') return undefined;
   return met ?? countersDiffer(then.fileSystems, now.fileSystems);
+}
+
+/** Whether the kernel can swear that nothing was written to the device between the two readings. */
+export function unwritten(then: Identity, now: Identity): boolean {
+  return metByDevice(then, now, then.bootId === now.bootId) === 'nothing';
 }
 
 /** `nothing` where the kernel can swear to it. */
