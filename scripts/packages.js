@@ -59,6 +59,7 @@ export const PACKAGES = [
   { name: 'mariadb-client-core', need: 'test', proof: { program: 'mariadb' }, what: 'its client' },
   { name: 'qemu-guest-agent', need: 'test', proof: { program: 'qemu-ga' }, what: 'a writer to hold still' },
   { name: 'bzip2', need: 'test', proof: { program: 'bzip2' }, what: 'packs Ex01 fixtures' },
+  { name: 'qemu-system-x86', need: 'test', proof: { program: 'qemu-system-x86_64' }, what: 'boots a mirror' },
   { name: 'ewf-tools', need: 'test', proof: { program: 'ewfacquire' }, what: 'writes and reads E01' },
   { name: 'qemu-system-common', need: 'bench', proof: { program: 'qemu-storage-daemon' }, what: 'a peer' },
   { name: 'xmount', need: 'bench', proof: { program: 'xmount' }, what: 'a peer' },

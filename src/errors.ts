@@ -111,7 +111,7 @@ const CODES = {
   BASE_UNUSABLE: EXIT.refused,
   /** The backup could not be finished; nothing of it is left, and the history is what it was. */
   BACKUP_FAILED: EXIT.refused,
-  /** The target of a restore can be none: no file or block device, or a part of what is restored. */
+  /** The target of a restore or mirror can be none: no file or block device, or a part of what is read. */
   TARGET_UNUSABLE: EXIT.refused,
   /** Somebody has the target of a restore: a mount, swap, another device, a daemon, a program that writes. */
   TARGET_BUSY: EXIT.refused,
@@ -121,6 +121,14 @@ const CODES = {
   TARGET_OCCUPIED: EXIT.refused,
   /** The restore could not be finished; the message says what the target holds. */
   RESTORE_FAILED: EXIT.refused,
+  /** The target of a mirror is another one than it was, or somebody has written to it since. */
+  TARGET_CHANGED: EXIT.refused,
+  /** More of a mirror would change than is allowed, or what is to be mirrored looks destroyed. */
+  MIRROR_GUARDED: EXIT.refused,
+  /** The mirror could not be finished; the message says what the target holds. */
+  MIRROR_FAILED: EXIT.refused,
+  /** Nothing is known of a mirror there. */
+  MIRROR_UNKNOWN: EXIT.refused,
   /** The disk has no such partition. */
   PARTITION_UNKNOWN: EXIT.refused,
   /** The disk or partition holds no file system that can be mounted here. */

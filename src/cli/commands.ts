@@ -93,6 +93,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: () => import('./restore.js'),
   },
   {
+    name: 'mirror',
+    summary: 'a copy of a volume on a disk or in a file, kept current in place',
+    load: () => import('./mirror.js'),
+  },
+  {
     name: 'diff',
     summary: 'two points side by side: sectors, or files',
     load: () => import('./diff.js'),

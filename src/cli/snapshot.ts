@@ -108,7 +108,7 @@ function stateOf(one: SnapshotInfo): string {
   return one.groupWhy ? `${state}; its group is incomplete: ${one.groupWhy}` : state;
 }
 
-function providersOf(text: string): string[] {
+export function providersOf(text: string): string[] {
   const names = text.split(',').map(name => name.trim());
   if (names.every(name => name !== '')) return names;
   throw new AsofError(
