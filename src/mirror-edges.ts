@@ -104,6 +104,18 @@ export class Edges {
     return behind + (await this.#write([{ offset: 0, bytes: bytes.subarray(0, SECTOR) }]));
   }
 
+  /** What the target will be when its start is written, as far as reads tell. */
+  over(there: Looked): Looked {
+    return {
+      ...there,
+      read: (offset, length) => {
+        const bytes = there.read(offset, length);
+        for (const head of this.#heads) lay(head, offset, bytes);
+        return bytes;
+      },
+    };
+  }
+
   /** Throws MIRROR_FAILED where one of them is not what was written. Bytes. */
   readBack(there: Looked, head: boolean): number {
     let done = 0;

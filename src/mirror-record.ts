@@ -52,7 +52,10 @@ export interface MirrorRecord {
   /** While it is being updated, what it held before as a whole; null where it never did. */
   readonly before: MirrorMoment | null;
   readonly outline: Outline;
-  /** Of a whole one, behind the last write. */
+  /**
+   * Of a whole one, behind the last write. While it is being updated both are of what it held before, until all but its start
+   * is written: then the samples are of what it is to hold, and nothing is known of its times.
+   */
   readonly identity: Identity | null;
   readonly samples: readonly Sample[];
 }

@@ -5,7 +5,7 @@
 import { fstatSync } from 'node:fs';
 import { ImageFile, readUpTo } from './block/file.js';
 import { blockDevice } from './cow/block-device.js';
-import { constantsOf, identityOf, type Looked } from './cow/identity.js';
+import { constantsOf, type Identity, identityOf, type Looked } from './cow/identity.js';
 import type { Origin } from './cow/origin.js';
 import { AsofError } from './errors.js';
 import {
@@ -14,6 +14,7 @@ import {
   type MirrorMoment,
   type MirrorRecord,
   MirrorRecords,
+  type Notice,
   noticeOf,
   vouched,
 } from './mirror-record.js';
@@ -49,7 +50,7 @@ export function admit(
     return fresh(undefined, 'the target held no mirror');
   }
   const { record } = known;
-  const swapped = known.swapped ?? nameless(record, notice?.id);
+  const { swapped } = known;
   if (swapped !== undefined) {
     if (!force) throw changed(target.path, `is not the target that it was: ${swapped}`);
     return fresh(record, 'the target is another one');
@@ -59,10 +60,13 @@ export function admit(
     return fresh(record, 'the target held the mirror of another volume');
   }
   if (!origin) throw new Error('a target that is not there is another one');
+  const now = identityOf(origin);
   if (record.state === 'updating') {
+    if (!force && !isUnended(record, target, origin, now, notice)) {
+      throw changed(target.path, 'holds something else than the last run, which did not end, can have left');
+    }
     return { ...fresh(record, 'the last run did not end'), last: record.before ?? undefined };
   }
-  const now = identityOf(origin);
   const why = altered(record, origin, now);
   if (why && !force) throw changed(target.path, `was written to since it was mirrored to: ${why}`);
   const certain = why ? undefined : vouched(record, now);
@@ -74,12 +78,19 @@ export function admit(
   return { record, last: record.moment, altered: why !== undefined, certain, whyNot };
 }
 
-/** Of a device without a name that was being updated, its notice tells that it is the one; or it still is as it was. */
-function nameless(record: MirrorRecord, notice: string | undefined): string | undefined {
-  const { target, state } = record;
-  if (state === 'whole' || target.kind === 'file' || target.which !== '' || notice === record.id)
-    return undefined;
-  return 'the device has no serial number, and nothing on it says that it is the one';
+/**
+ * Whether a target is as a run may leave it that does not end: with the notice, as it was before that, or as it was to be; or
+ * it holds nothing. A disk that was given up as a mirror and is used for something else is none of these.
+ */
+function isUnended(
+  record: MirrorRecord,
+  target: Target,
+  origin: Origin,
+  now: Identity,
+  notice: Notice | undefined,
+): boolean {
+  if (notice) return notice.id === record.id || notice.id === '';
+  return target.holds === null || (record.samples.length > 0 && altered(record, origin, now) === undefined);
 }
 
 function signatureText(what: string): string {

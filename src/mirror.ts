@@ -238,12 +238,13 @@ class MirrorRun {
     const done = { written: 0, zeroed: 0, verified: 0 as number | null };
     if (!dryRun) {
       const next = { id: record?.id ?? randomUUID(), source: volume, moment, outline };
+      const was = record ?? { identity: null, samples: [] };
       const same = changed === 0 && target.exists && target.size >= length;
       if (same) await this.#keep(next, target.path, length, gpt.length > 0, record?.state === 'updating');
       else
         Object.assign(
           done,
-          await this.#update(next, last ?? null, job, found, edges, target, gpt.length > 0),
+          await this.#update(next, was, last ?? null, job, found, edges, target, gpt.length > 0),
         );
     }
     return {
@@ -375,6 +376,7 @@ class MirrorRun {
 
   async #update(
     next: Pick<MirrorRecord, 'id' | 'source' | 'moment' | 'outline'>,
+    was: Pick<MirrorRecord, 'identity' | 'samples'>,
     before: MirrorMoment | null,
     unplaced: MirrorJob,
     found: Differing,
@@ -396,13 +398,12 @@ class MirrorRun {
       state: 'updating' as const,
       since: new Date().toISOString(),
       before,
-      identity: null,
-      samples: [],
+      identity: was.identity,
+      samples: was.samples,
     };
     this.#records.write(began);
     this.#updating = true;
     step?.('updating');
-    if (target.kind === 'file' && fstatSync(fd).size < length) ftruncateSync(fd, length);
     if (target.kind === 'device' && target.size < length) throw tooSmall(path, length, target.size);
     if (this.#made) syncFolder(dirname(path));
     const notice = noticeBytes(began, length);
@@ -412,6 +413,7 @@ class MirrorRun {
       cannotWrite(path)(error);
     }
     await sync(fd);
+    if (target.kind === 'file' && fstatSync(fd).size < length) ftruncateSync(fd, length);
     step?.('noticed');
     const total = found.clusters.count * CLUSTER;
     const { written, zeroed } = await writeClusters(
@@ -431,6 +433,10 @@ class MirrorRun {
       verified += edges.readBack(this.#looked(path), false);
     }
     step?.('verified');
+    // Without the notice, it is by these that a target is known whose record could not be written any more.
+    const starts = next.outline.marks.map(({ start }) => start);
+    const samples = samplesOf(edges.over(this.#looked(path)), length, starts, tail);
+    this.#records.write({ ...began, identity: null, samples });
     const head = await edges.writeHead(() => sync(fd));
     await sync(fd);
     loadAddon().dropCache(fd);

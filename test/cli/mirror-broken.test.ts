@@ -60,3 +60,26 @@ t.test('at each time that it is asked', async t => {
   await run(source, target, lab.state, () => {});
   t.equal(sha(readFileSync(target)), sha(readFileSync(source)));
 });
+
+t.test('a signal, and a second run meanwhile', async t => {
+  const lab = new MirrorLab(t);
+  const source = lab.file('source.img', noise(1, 2 * MIB));
+  const target = lab.path('target');
+  const stop = new AbortController();
+  const from = sourceOf(source);
+  const options = { ...OPTIONS, state: lab.state, signal: stop.signal };
+  const step = (name: string) => {
+    if (name === 'noticed') stop.abort();
+  };
+  await t.rejects(mirror(from, target, { ...options, step }), {
+    code: 'MIRROR_FAILED',
+    message: /the mirror was stopped; .* is marked as being updated/,
+  });
+  from.point.close();
+  let second: Promise<unknown> | undefined;
+  await run(source, target, lab.state, name => {
+    if (name === 'noticed') second = run(source, target, lab.state, () => {}).catch(error => error);
+  });
+  t.match(await second, { code: 'TARGET_BUSY' });
+  t.equal(sha(readFileSync(target)), sha(readFileSync(source)));
+});

@@ -8,7 +8,7 @@ import { AsofError } from '../../src/errors.js';
 import { scratch } from '../image/history-lab.js';
 import { noise } from '../image/peer.js';
 import { MIB, MirrorLab, poke, sha } from './mirror-lab.js';
-import { run, stateOf } from './mirror-victim.js';
+import { NOTICE, run, stateOf } from './mirror-victim.js';
 
 t.setTimeout(240_000);
 
@@ -20,6 +20,7 @@ for (const code of ['ENOSPC', 'EIO']) {
     const target = lab.path('target');
     await run(source, target, lab.state, () => {});
     for (let calls = 1; ; calls++) {
+      const old = sha(readFileSync(target));
       poke(source, 30_000, noise(calls, 100));
       poke(source, MIB, noise(calls, 100));
       poke(source, bytes.length - 10, noise(calls, 10));
@@ -38,6 +39,11 @@ for (const code of ['ENOSPC', 'EIO']) {
       t.match(String(failure), code);
       const now = stateOf(target, lab.state);
       t.ok(now === 'updating' || now === 'whole', `call ${calls}: ${now}`);
+      const there = readFileSync(target);
+      const noticed = there.toString('latin1', 0, NOTICE.length) === NOTICE;
+      if (noticed) t.equal(now, 'updating');
+      // Without the notice it is what it was or what it is to be, whatever the record says.
+      else t.ok([old, sha(readFileSync(source))].includes(sha(there)), `call ${calls}: one moment, no mix`);
       await run(source, target, lab.state, () => {});
       t.equal(sha(readFileSync(target)), sha(readFileSync(source)), `call ${calls}: the next run`);
     }

@@ -17,6 +17,7 @@ import { noise } from '../image/peer.js';
 import { attempt, detachLoops, missing, run } from '../peers.js';
 import { asof } from './asof.js';
 import { MIB, MirrorLab, poke, sha } from './mirror-lab.js';
+import { run as mirrorOnce, stateOf } from './mirror-victim.js';
 
 t.setTimeout(240_000);
 
@@ -56,6 +57,35 @@ t.test('files', async t => {
   // Under another name it is the same file.
   renameSync(target, lab.path('renamed'));
   t.equal((await lab.mirror(source, lab.path('renamed'))).written, 0);
+});
+
+t.test('a target that was given up while it was updated', { skip: missing(['mkfs.ext4']) }, async t => {
+  const lab = new MirrorLab(t);
+  const source = lab.file('source.img', noise(1, 4 * MIB));
+  const target = lab.path('target');
+  await mirrorOnce(source, target, lab.state, () => {});
+  for (const last of ['updating', 'noticed', 'head'] as const) {
+    poke(source, 3 * MIB, noise(last.length, 100));
+    const stopped = mirrorOnce(source, target, lab.state, step => {
+      if (step === last) throw new Error('it ends here');
+    });
+    await t.rejects(stopped, /it ends here/);
+    t.equal(stateOf(target, lab.state), 'updating');
+    const left = readFileSync(target);
+    const refuses = async (what: string) => {
+      const before = sha(readFileSync(target));
+      const again = mirrorOnce(source, target, lab.state, () => {});
+      await t.rejects(again, { code: 'TARGET_CHANGED', message: /something else than the last run/ }, what);
+      t.equal(sha(readFileSync(target)), before, 'and nothing was written');
+    };
+    await run('mkfs.ext4', ['-q', '-F', target]);
+    await refuses('another use');
+    writeFileSync(target, left);
+    // Its times are others now, which is nothing where the notice stands or the bytes are those that were to be.
+    if (last === 'updating') await refuses('it was whole, and was written to');
+    await mirrorOnce(source, target, lab.state, () => {}, { force: last === 'updating' });
+    t.equal(sha(readFileSync(target)), sha(readFileSync(source)));
+  }
 });
 
 t.test('devices', { skip: missing(['losetup', 'mkfs.ext4', 'mount'], ['root', 'loop']) }, async t => {

@@ -40,16 +40,20 @@ export async function run(
   target: string,
   state: string,
   strike: (step: string) => void,
+  more: Partial<MirrorOptions> = {},
 ): Promise<void> {
   const from = sourceOf(source);
   const unwatch = watchCalls(strike);
   try {
-    await mirror(from, target, { ...OPTIONS, state, step: strike });
+    await mirror(from, target, { ...OPTIONS, state, step: strike, ...more });
   } finally {
     unwatch();
     from.point.close();
   }
 }
+
+/** How a target begins that is being updated: docs/formats.md. */
+export const NOTICE = 'asof mirror: this disk is being updated, and is not whole\n';
 
 /** What is told of a target, or the code of why nothing is. */
 export function stateOf(target: string, state: string): string {
