@@ -46,7 +46,7 @@ import { type Admitted, admit, lookAt } from './mirror-target.js';
 import type { NamedPoint } from './named-point.js';
 import { Engine, loadAddon, type NativeImager } from './native.js';
 import { hasGpt, partitioned } from './restore.js';
-import { type Claimed, claimTarget, createTarget, type Target, tooSmall } from './restore-target.js';
+import { type Claimed, claimTarget, createTarget, type Target } from './restore-target.js';
 import { syncFolder } from './sync-folder.js';
 
 export { type MirrorStatus, statusOf } from './mirror-target.js';
@@ -210,7 +210,7 @@ class MirrorRun {
     const job = this.#job(except, target.path);
     const how = await this.#method(admitted);
     const found = await this.#compare(
-      { ...job, progress: this.#progress('compare', held) },
+      { ...job, progress: this.#progress('compare', this.#toCompare(target, held, how.extents)) },
       target,
       how.extents,
     );
@@ -321,6 +321,14 @@ class MirrorRun {
     return done => this.#options.progress?.({ phase, done, total });
   }
 
+  /** Bytes that will be looked at, about. */
+  #toCompare(target: Target, held: number, extents: readonly Run[] | undefined): number {
+    if (extents) return extents.reduce((sum, [, size]) => sum + size, 0);
+    if (!target.exists) return held;
+    if (target.kind === 'device') return this.#disk.size;
+    return Math.min(this.#disk.size, Math.max(held, fstatSync(this.#claimed!.fd).blocks * 512));
+  }
+
   /** What may differ at all; undefined is everything. */
   async #method({ record, last, certain, whyNot }: Admitted): Promise<{
     readonly extents: readonly Run[] | undefined;
@@ -404,7 +412,6 @@ class MirrorRun {
     this.#records.write(began);
     this.#updating = true;
     step?.('updating');
-    if (target.kind === 'device' && target.size < length) throw tooSmall(path, length, target.size);
     if (this.#made) syncFolder(dirname(path));
     const notice = noticeBytes(began, length);
     try {
