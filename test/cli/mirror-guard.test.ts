@@ -34,9 +34,9 @@ t.test('a share', async t => {
 t.test('what looks destroyed', { skip: missing(['sfdisk', 'mkfs.ext4', 'mkfs.xfs', 'mkswap']) }, async t => {
   const lab = new MirrorLab(t);
   const source = lab.file('source.img', Buffer.alloc(0));
-  truncateSync(source, 64 * MIB);
+  truncateSync(source, 28 * MIB);
   await run('sfdisk', ['--quiet', source], {
-    input: 'label: gpt\nstart=2048,size=32768\nsize=32768\nsize=8192\n',
+    input: 'label: gpt\nstart=2048,size=16384\nsize=16384\nsize=4096\n',
   });
   const make = async (start: number, size: number, ...program: string[]) => {
     const fs = lab.file('fs', Buffer.alloc(0));
@@ -44,11 +44,11 @@ t.test('what looks destroyed', { skip: missing(['sfdisk', 'mkfs.ext4', 'mkfs.xfs
     await run(program[0]!, [...program.slice(1), fs]);
     poke(source, start * 512, readFileSync(fs));
   };
-  await make(2048, 32768, 'mkfs.ext4', '-q', '-F');
-  await make(34816, 32768, 'mkfs.ext4', '-q', '-F');
-  await make(67584, 8192, 'mkswap', '-q');
+  await make(2048, 16384, 'mkfs.ext4', '-q', '-F');
+  await make(18432, 16384, 'mkfs.ext4', '-q', '-F');
+  await make(34816, 4096, 'mkswap', '-q');
   // Noise, so that no case is one of the share.
-  poke(source, 48 * MIB, noise(1, 12 * MIB));
+  poke(source, 20 * MIB, noise(1, 6 * MIB));
   const good = readFileSync(source);
   const target = lab.path('target');
   await lab.mirror(source, target);
@@ -57,8 +57,8 @@ t.test('what looks destroyed', { skip: missing(['sfdisk', 'mkfs.ext4', 'mkfs.xfs
     [/GPT table of partitions is gone/, () => poke(source, 0, Buffer.alloc(512))],
     [/GPT table of partitions is damaged/, () => poke(source, 1024, noise(2, 512))],
     [/the ext4 at byte 1048576 is gone/, () => poke(source, MIB + 1024, Buffer.alloc(1024))],
-    [/the ext4 at byte 17825792 is another one/, () => make(34816, 32768, 'mkfs.ext4', '-q', '-F')],
-    [/the ext4 at byte 1048576 is gone: there is swap/, () => make(2048, 32768, 'mkswap', '-q')],
+    [/the ext4 at byte 9437184 is another one/, () => make(18432, 16384, 'mkfs.ext4', '-q', '-F')],
+    [/the ext4 at byte 1048576 is gone: there is swap/, () => make(2048, 16384, 'mkswap', '-q')],
   ];
   for (const [what, ruin] of cases) {
     await ruin();
@@ -66,7 +66,7 @@ t.test('what looks destroyed', { skip: missing(['sfdisk', 'mkfs.ext4', 'mkfs.xfs
     await lab.refused('MIRROR_GUARDED', 2, what, source, target, '--guard', '100%');
     writeFileSync(source, good);
   }
-  await make(67584, 8192, 'mkswap', '-q');
+  await make(34816, 4096, 'mkswap', '-q');
   await lab.mirror(source, target);
   t.pass('swap may be made anew');
   poke(source, 0, Buffer.alloc(512));
