@@ -43,10 +43,14 @@ function* walk(file: ImageFile, offset: number, end: number): Generator<LayerExt
   }
 }
 
-/** Start and length of each run of data, alternating; at most `limit`. */
+/** Start and length of each run of data, alternating; at most `limit`. Where that cannot be told, the reads fail or do not. */
 function dataRuns(file: ImageFile, offset: number, length: number, limit: number): ArrayLike<number> {
   const extents = hasAddon() ? loadAddon().fileExtents : undefined;
-  return extents ? extents(file.fd, offset, length, limit) : [offset, length];
+  try {
+    return extents ? extents(file.fd, offset, length, limit) : [offset, length];
+  } catch {
+    return [offset, length];
+  }
 }
 
 let addon: boolean | undefined;
