@@ -216,8 +216,8 @@ int CompareClusters(Disk* disk, Disk* other, uint32_t cluster_size, ClusterBatch
   there.numbers = batch->numbers;
   batch->bytes.reset(new uint8_t[count * cluster_size]);
   there.bytes.reset(new uint8_t[count * cluster_size]);
-  int error = ReadAll(disk, cluster_size, batch);
-  if (error == 0) error = ReadAll(other, cluster_size, &there);
+  int error = ReadSome(disk, cluster_size, 0, count, batch->bytes.get(), batch);
+  if (error == 0) error = ReadSome(other, cluster_size, 0, count, there.bytes.get(), &there);
   if (error != 0) return error;
   batch->kinds.resize(count);
   size_t bad = 0;
