@@ -7,33 +7,12 @@
 import { statSync } from 'node:fs';
 import { AsofError } from '../errors.js';
 import { type BackupOptions, type BackupResult, backup, noteFailure } from '../histories.js';
-import type { ChangedEnd, Extent, VolumeInfo } from '../volumes.js';
-import { Client } from './client.js';
+import type { Client } from './client.js';
 import { Drain } from './drain.js';
+import { type HeldLease, type LeaseSnapshot, readableOf, withLease } from './lease.js';
 import type { StateFlags } from './state.js';
 
 export { backup, noteFailure };
-
-/** What the daemon tells of a snapshot of a lease. */
-export interface LeaseSnapshot {
-  readonly id: string;
-  readonly volume: string;
-  readonly volumeId: string;
-  readonly moment: string;
-  readonly at: string;
-  readonly consistency: 'application' | 'filesystem' | 'quiet' | 'crash' | 'none';
-  readonly state: string;
-  readonly why: string;
-  readonly size: number;
-  readonly chunkSize: number;
-  /** Ranges of it can be given back. */
-  readonly drains: boolean;
-}
-
-export interface HeldLease {
-  readonly lease: string;
-  readonly snapshots: readonly LeaseSnapshot[];
-}
 
 export interface VolumesBackedUp {
   /** In the order of the snapshots. */
@@ -60,27 +39,10 @@ export async function backupVolumes(
   flags: StateFlags & Target,
   options: BackupOptions,
 ): Promise<VolumesBackedUp> {
-  const client = new Client(flags);
-  await mountOf(client);
-  const held = await client.hold<HeldLease>('POST', '/leases', { volumes: names });
-  const gone = new AbortController();
-  let over = false;
-  held.ended.then(() => {
-    if (!over) gone.abort();
-  });
-  try {
-    const done = await backupLease(client, held.first, flags, {
-      ...options,
-      signal: both(options.signal, gone.signal),
-    });
-    over = true;
-    const { marks } = await client.ask<{ marks: string[] }>('DELETE', `/leases/${held.first.lease}`);
-    return { ...done, marks };
-  } finally {
-    over = true;
-    // Where it has not ended, it does now.
-    held.close();
-  }
+  const { result, marks } = await withLease(names, flags, {}, (client, lease, gone) =>
+    backupLease(client, lease, flags, { ...options, signal: both(options.signal, gone) }),
+  );
+  return { ...result, marks };
 }
 
 /** Backs up the snapshots of a lease, one after the other; whoever has the lease ends it. */
@@ -90,7 +52,6 @@ export async function backupLease(
   target: Target,
   options: BackupOptions,
 ): Promise<Omit<VolumesBackedUp, 'marks'>> {
-  const mount = await mountOf(client);
   const results: BackupResult[] = [];
   const warnings: string[] = [];
   for (const snapshot of snapshots) {
@@ -102,7 +63,7 @@ export async function backupLease(
           chunkSize: snapshot.chunkSize,
         })
       : undefined;
-    results.push(await backupSnapshot(client, mount, snapshot, target, { ...options, ...drain?.hooks }));
+    results.push(await backupSnapshot(client, snapshot, target, { ...options, ...drain?.hooks }));
     if (drain?.trouble !== undefined) {
       warnings.push(`${snapshot.volume} was copied without giving back what was stored: ${drain.trouble}`);
     }
@@ -112,23 +73,20 @@ export async function backupLease(
 
 async function backupSnapshot(
   client: Client,
-  mount: string,
   snapshot: LeaseSnapshot,
   { to, leaveUnused }: Target,
   options: BackupOptions,
 ): Promise<BackupResult> {
   const { consistency } = snapshot;
   if (consistency === 'none') {
-    const hint = 'docs/consistency.md: another provider preserves the moment';
     throw new AsofError(
-      'SNAPSHOT_FAILED',
-      `of ${snapshot.volume} nothing was preserved that could be read`,
-      hint,
+      'BACKUP_FAILED',
+      `the volume ${snapshot.volume} has the provider none, which preserves nothing: there is no moment of it to back up`,
+      'providers in the configuration names another one; or back up the live device by its path, as what it is',
     );
   }
-  const path = `/volumes/${encodeURIComponent(snapshot.volumeId)}`;
-  const volume = await client.ask<VolumeInfo>('GET', path);
-  return backup(`${mount}/volumes/${snapshot.volume}/${snapshot.moment}/disk`, to, options, {
+  const { volume, path, changed, tracker } = await readableOf(client, snapshot);
+  return backup(path, to, options, {
     format: 'raw',
     sectorSize: volume.sectorSize === 4096 ? 4096 : 512,
     map: leaveUnused,
@@ -138,30 +96,9 @@ async function backupSnapshot(
     snapshot: snapshot.id,
     allocation: 'holes',
     // Of a broken one no read can be believed, nor that a sector of it is bad.
-    async changed() {
-      const [now] = await client.ask<LeaseSnapshot[]>('GET', `/snapshots/${snapshot.id}`);
-      return now?.state === 'live' ? undefined : `the snapshot broke while it was read: ${now?.why}`;
-    },
-    async tracker(since) {
-      try {
-        const asked = `${path}/changes?${new URLSearchParams({ since, until: snapshot.id })}`;
-        const { extents, method, why } = await client.ask<ChangedEnd & { extents: Extent[] }>('GET', asked);
-        if (method === 'none') return { extents: undefined, why };
-        return { extents: extents.map(({ start, length }) => [start, length] as const), why };
-      } catch (error) {
-        if (!(error instanceof AsofError) || error.code !== 'SNAPSHOT_UNKNOWN') throw error;
-        return { extents: undefined, why: 'the tracker does not know the snapshot of the base any more' };
-      }
-    },
+    changed,
+    tracker,
   });
-}
-
-/** Where the daemon shows its disks. Throws MOUNT_POINT where it shows none. */
-async function mountOf(client: Client): Promise<string> {
-  const { mount } = await client.ask<{ mount: string | null }>('GET', '/daemon');
-  if (mount !== null) return mount;
-  const hint = 'start it with --mount DIR';
-  throw new AsofError('MOUNT_POINT', 'the daemon shows no disks, so that no snapshot can be read', hint);
 }
 
 function both(one: AbortSignal | undefined, other: AbortSignal): AbortSignal {

@@ -13,6 +13,7 @@ import type {
 import { isVolume } from './backup-volume.js';
 import { printable } from './columns.js';
 import { humanSeconds } from './duration.js';
+import { readableOf, withLease } from './lease.js';
 import { type MomentFlags, momentBody, withMoment } from './moment.js';
 import { named } from './options.js';
 import { write, writeJson } from './output.js';
@@ -22,7 +23,6 @@ import { Progress } from './progress.js';
 import { humanSize, parseSize } from './size.js';
 import { providersOf } from './snapshot.js';
 import { type StateFlags, stateFolder, withState } from './state.js';
-import { withSnapshot } from './volume-snapshot.js';
 
 interface Flags extends StateFlags, MomentFlags {
   readonly status?: string;
@@ -141,7 +141,7 @@ async function mirrorTo(source: string, target: string, flags: Flags): Promise<v
     }
   };
   const result = isVolume(source)
-    ? await ofVolume(source, flags, point => openPoint(point, { format: 'raw' }), run)
+    ? await ofVolume(source, flags, stop, point => openPoint(point, { format: 'raw' }), run)
     : await run(ofPoint(openPoint(source, flags)));
   if (flags.json) await writeJson(result);
   else await write(forPeople(result));
@@ -150,30 +150,36 @@ async function mirrorTo(source: string, target: string, flags: Flags): Promise<v
 async function ofVolume(
   name: string,
   flags: Flags,
+  stop: AbortController,
   open: (path: string) => NamedPoint,
   run: (source: MirrorSource) => Promise<Mirrored>,
 ): Promise<Mirrored> {
   const { provider: providers } = flags;
   const request = { ...momentBody(flags), ...(providers === undefined ? {} : { providers }) };
-  return withSnapshot(name, flags, request, held => {
-    const { volume, snapshot, mount } = held;
-    for (const mark of snapshot.marks ?? []) {
-      process.stderr.write(`asof: ${printable(mark)}\n`);
-      // It is there, and yet its job is not as it should be.
-      process.exitCode = EXIT.defects;
+  const { result, marks } = await withLease([name], flags, request, async (client, lease, gone) => {
+    gone.addEventListener('abort', () => stop.abort());
+    const [snapshot] = lease.snapshots;
+    if (snapshot!.state === 'none') {
+      throw new AsofError('PROVIDER_UNAVAILABLE', `the snapshot preserves nothing: ${snapshot!.why}`);
     }
-    const live = `${mount}/volumes/${volume.name}/live`;
+    const { volume, mount, path, tracker, changed } = await readableOf(client, snapshot!);
     return run({
-      point: open(held.path),
+      point: open(path),
       volume: { id: volume.id, name: volume.name },
-      time: new Date(snapshot.at),
-      consistency: snapshot.consistency,
-      snapshot: snapshot.id,
-      files: [realPathOf(volume.origin), live],
-      tracker: held.tracker,
-      changed: held.changed,
+      time: new Date(snapshot!.at),
+      consistency: snapshot!.consistency,
+      snapshot: snapshot!.id,
+      files: [realPathOf(volume.origin), `${mount}/volumes/${volume.name}/live`],
+      tracker,
+      changed,
     });
   });
+  for (const mark of marks) {
+    process.stderr.write(`asof: ${printable(mark)}\n`);
+    // It is there, and yet its job is not as it should be.
+    process.exitCode = EXIT.defects;
+  }
+  return result;
 }
 
 /** An image or a file has no tracker; that nobody writes to it meanwhile, its times tell. */
