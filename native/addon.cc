@@ -10,6 +10,7 @@
 #include "overlay_object.h"
 #include "session_object.h"
 #include "unpack.h"
+#include "window_object.h"
 
 namespace {
 
@@ -24,6 +25,7 @@ constexpr void (*kParts[])(Napi::Env, Napi::Object) = {
     asof::InitOverlay,
     asof::InitSession,
     asof::InitUnpack,
+    asof::InitWindow,
 };
 
 Napi::Object Init(Napi::Env env, Napi::Object exports) {

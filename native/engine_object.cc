@@ -10,6 +10,7 @@
 #include "cow_object.h"
 #include "disk_object.h"
 #include "js_value.h"
+#include "window_object.h"
 
 namespace asof {
 namespace {
@@ -221,7 +222,10 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
 std::shared_ptr<Disk> UnwrapDisk(Napi::Value value) {
   if (!value.IsObject()) return nullptr;
   bool tagged = false;
-  if (napi_check_object_type_tag(value.Env(), value, &kDiskTag, &tagged) != napi_ok || !tagged) return UnwrapCowDisk(value);
+  if (napi_check_object_type_tag(value.Env(), value, &kDiskTag, &tagged) != napi_ok || !tagged) {
+    auto cow = UnwrapCowDisk(value);
+    return cow ? cow : UnwrapWindow(value);
+  }
   return DiskObject::Unwrap(value.As<Napi::Object>())->disk();
 }
 
