@@ -163,6 +163,18 @@ bool Server::MayWait(const Request& request) {
     case FUSE_FSYNC:
     case FUSE_FLUSH:
       return true;
+    case FUSE_LOOKUP:
+    case FUSE_READDIR:
+    case FUSE_READDIRPLUS: {
+      // What comes when somebody looks is read from a disk of the mount first, and so is what a text says of it.
+      const NodePtr node = tree_->Find(request.header.nodeid);
+      return node && node->partial;
+    }
+    case FUSE_OPEN:
+    case FUSE_GETATTR: {
+      const NodePtr node = tree_->Find(request.header.nodeid);
+      return node && node->kind == Kind::kText;
+    }
     default:
       return false;
   }
@@ -178,6 +190,10 @@ Reply Server::Lookup(const Request& request, uint8_t* out) {
 
   fuse_entry_out entry{};
   NodePtr node = tree_->Child(parent, name);
+  if (!node && name[0] != '@' && directory->partial) {
+    if (const int error = Complete(*directory)) return Error(error);
+    node = tree_->Child(parent, name);
+  }
   bool alias = tree_->IsAlias(parent);
   uint64_t seconds = kForever;
   if (!node) {
@@ -264,6 +280,12 @@ Reply Server::GetAttributes(const Request& request, uint8_t* out) {
     answer.attr.blocks = Blocks(answer.attr.size);
   }
   return Payload(answer, out);
+}
+
+int Server::Complete(Node& directory) {
+  if (const int error = host_->List(directory.id)) return error;
+  directory.partial = false;
+  return 0;
 }
 
 int Server::Text(Node& node, std::string* content) {
@@ -452,6 +474,9 @@ Reply Server::ReadDirectory(const Request& request, uint8_t* out, size_t capacit
   // so that it means the same when others have come or gone. Node 0: no attributes come with this one.
   const fuse_entry_out none{};
   const uint64_t position = in->offset;
+  if (position == 0 && directory->partial) {
+    if (const int error = Complete(*directory)) return Error(error);
+  }
   if (position < 1 && !put(*directory, ".", 1, none)) return {0, length, false};
   if (position < 2) {
     const NodePtr above = tree_->Find(directory->parent);

@@ -38,6 +38,8 @@ class Host {
   virtual int Text(uint64_t id, std::string* content) = 0;
   // The entry that the unlisted `name` of the directory `parent` stands for: 0, or an errno.
   virtual int Find(uint64_t parent, const std::string& name, uint64_t* id) = 0;
+  // Has all names of the directory `id` put into the tree: 0, or an errno. It may read disks for that.
+  virtual int List(uint64_t id) = 0;
 };
 
 struct Request {
@@ -107,6 +109,9 @@ class Server {
   // Fills `attr`; false where it may change, so that the kernel must not keep it. `wait_ms`: how long st_blocks may take.
   bool Attributes(Node& node, unsigned wait_ms, fuse_attr* attr);
   void Entry(Node& node, uint64_t number, uint64_t name_seconds, fuse_entry_out* out);
+
+  // Asks JavaScript for the names that nobody has looked for yet.
+  int Complete(Node& directory);
 
   // Asks JavaScript, and remembers the length for look-ups.
   int Text(Node& node, std::string* content);

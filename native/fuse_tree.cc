@@ -15,7 +15,8 @@ Node::Node(NodeFacts facts)
       kind(facts.kind),
       disk(std::move(facts.disk)),
       writable(std::move(facts.writable)),
-      modified_ms(facts.modified_ms) {}
+      modified_ms(facts.modified_ms),
+      partial(facts.partial) {}
 
 const Tree::Slot* Tree::SlotOf(uint64_t number) const {
   if (number >= kFirstAlias) {

@@ -35,6 +35,7 @@ struct NodeFacts {
   std::string name;
   Kind kind = Kind::kDirectory;
   int64_t modified_ms = 0;
+  bool partial = false;                    // of kDirectory: more names come when somebody looks (Host::List)
   std::shared_ptr<Disk> disk;              // of kDisk
   std::shared_ptr<WritableDisk> writable;  // the same, where it may be written
 };
@@ -53,6 +54,7 @@ struct Node {
   std::atomic<int64_t> modified_ms;
   std::atomic<uint32_t> directories{0};  // among the children of a directory
   std::atomic<uint64_t> text_size{0};    // bytes, of what a text last said
+  std::atomic<bool> partial;             // not all names of a directory are known yet
   std::atomic<bool> waited{false};       // the blocks of a disk were waited for, in vain
   std::atomic<bool> removed{false};
 };

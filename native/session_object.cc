@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <functional>
@@ -33,6 +34,9 @@ namespace {
 
 constexpr std::chrono::seconds kTearDownWait{2};
 
+// No errno: JavaScript will answer by Session.answer.
+constexpr int kLater = -1;
+
 // True where the last call into JavaScript threw; what it threw is dropped.
 bool Threw(Napi::Env env) {
   if (!env.IsExceptionPending()) return false;
@@ -50,6 +54,8 @@ class Bridge : public fuse::SessionHost {
   Napi::Promise FactsPromise(Napi::Env env);
   void Abort();
   bool writable() const { return writable_; }
+  // The answer to a question that was put off; `error` is an errno or 0.
+  void Answer(uint64_t token, int error, std::string answer);
   // A promise; empty where the tree cannot change so.
   Napi::Value Update(Napi::Env env, fuse::Changes changes);
 
@@ -59,17 +65,20 @@ class Bridge : public fuse::SessionHost {
  private:
   // A question of a worker's that JavaScript has not answered yet.
   struct Question {
-    std::function<int(Napi::Env)> ask;
+    std::function<int(Napi::Env, uint64_t token, std::string* answer)> ask;
     int error = EIO;
     bool done = false;
+    std::string answer;
   };
 
   // From workers.
   int Text(uint64_t id, std::string* content) override;
   int Find(uint64_t parent, const std::string& name, uint64_t* id) override;
+  int List(uint64_t id) override;
   void Ready(const fuse::SessionFacts& facts) override;
   void Ended(int error) override;
-  int Ask(std::function<int(Napi::Env)> ask);
+  // `ask` gives an errno, or kLater. `answer`: where what was answered goes; may be null.
+  int Ask(std::function<int(Napi::Env, uint64_t token, std::string* answer)> ask, std::string* answer);
   void Post(std::function<void(Napi::Env)> call);
 
   void Finish(Napi::Env env, int error);
@@ -80,12 +89,15 @@ class Bridge : public fuse::SessionHost {
   Napi::ObjectReference self_;
   Napi::FunctionReference text_;
   Napi::FunctionReference find_;
+  Napi::FunctionReference list_;
   Napi::FunctionReference ended_;
   Napi::ThreadSafeFunction calls_;
   std::optional<fuse::SessionFacts> facts_;
   std::vector<Napi::Promise::Deferred> waiting_;
   std::map<uint64_t, Napi::Promise::Deferred> updates_;  // that the kernel is being told of
   uint64_t last_update_ = 0;
+  std::map<uint64_t, std::shared_ptr<Question>> later_;  // by token
+  uint64_t last_token_ = 0;
   bool writable_ = false;
   bool over_ = false;  // Finish or TearDown has run
   bool stuck_ = false;
@@ -103,6 +115,7 @@ class SessionObject : public Napi::ObjectWrap<SessionObject> {
     return DefineClass(env, "Session",
                        {InstanceMethod<&SessionObject::Ready>("ready"),
                         InstanceMethod<&SessionObject::Update>("update"),
+                        InstanceMethod<&SessionObject::Answer>("answer"),
                         InstanceMethod<&SessionObject::Abort>("abort")});
   }
 
@@ -115,6 +128,11 @@ class SessionObject : public Napi::ObjectWrap<SessionObject> {
   void Begin(const Napi::CallbackInfo& info);
   Napi::Value Ready(const Napi::CallbackInfo& info) { return bridge_->FactsPromise(info.Env()); }
   Napi::Value Update(const Napi::CallbackInfo& info);
+  void Answer(const Napi::CallbackInfo& info) {
+    const bool told = info[1].IsString();
+    bridge_->Answer(static_cast<uint64_t>(info[0].ToNumber().Int64Value()), told ? 0 : EIO,
+                    told ? info[1].As<Napi::String>().Utf8Value() : std::string());
+  }
   void Abort(const Napi::CallbackInfo&) { bridge_->Abort(); }
 
   std::unique_ptr<Bridge> bridge_;
@@ -156,7 +174,9 @@ bool ReadNodes(const Napi::Value& value, bool writable, std::vector<fuse::NodeFa
       }
     } else if (word == "text") {
       node.kind = fuse::Kind::kText;
-    } else if (word != "directory") {
+    } else if (word == "directory") {
+      node.partial = object.Get("partial").ToBoolean();
+    } else {
       return false;
     }
     nodes->push_back(std::move(node));
@@ -195,8 +215,8 @@ void SessionObject::Begin(const Napi::CallbackInfo& info) {
   config.writable = options.Get("writable").ToBoolean();
   struct stat device;
   if (fstat(config.fd, &device) != 0 || !S_ISCHR(device.st_mode)) return refuse("fd must be /dev/fuse");
-  for (const char* key : {"text", "find", "ended"}) {
-    if (!options.Get(key).IsFunction()) return refuse("text, find and ended must be functions");
+  for (const char* key : {"text", "find", "list", "ended"}) {
+    if (!options.Get(key).IsFunction()) return refuse("text, find, list and ended must be functions");
   }
   fuse::Changes first;
   if (!ReadNodes(options.Get("nodes"), config.writable, &first.nodes)) return refuse("nodes must be a list of entries");
@@ -229,6 +249,7 @@ Bridge::Bridge(Napi::Object self, Napi::Object options)
       self_(Napi::Persistent(self)),
       text_(Napi::Persistent(options.Get("text").As<Napi::Function>())),
       find_(Napi::Persistent(options.Get("find").As<Napi::Function>())),
+      list_(Napi::Persistent(options.Get("list").As<Napi::Function>())),
       ended_(Napi::Persistent(options.Get("ended").As<Napi::Function>())),
       calls_(Napi::ThreadSafeFunction::New(env_, ended_.Value(), "asof-session", 0, 1)) {}
 
@@ -286,46 +307,82 @@ Napi::Value Bridge::Update(Napi::Env env, fuse::Changes changes) {
   return {};
 }
 
-int Bridge::Ask(std::function<int(Napi::Env)> ask) {
+int Bridge::Ask(std::function<int(Napi::Env, uint64_t, std::string*)> ask, std::string* answer) {
   auto question = std::make_shared<Question>();
   question->ask = std::move(ask);
   std::unique_lock lock(mutex_);
   if (closing_) return EIO;
   const auto call = [this, question](Napi::Env env, Napi::Function) {
+    const uint64_t token = ++last_token_;
     {
       std::lock_guard inner(mutex_);
       if (closing_) return;
+      // Before JavaScript is asked: its answer may come from within.
+      later_.emplace(token, question);
     }
     // Without the lock: JavaScript may take its time. The asker waits until `done`, so what `ask` points to is there.
-    const int error = env ? question->ask(env) : EIO;
+    const int error = env ? question->ask(env, token, &question->answer) : EIO;
+    if (error == kLater) return;
     std::lock_guard inner(mutex_);
+    later_.erase(token);
     question->error = error;
     question->done = true;
     answered_.notify_all();
   };
   if (calls_.NonBlockingCall(call) != napi_ok) return EIO;
   answered_.wait(lock, [&] { return question->done || closing_; });
-  return question->done ? question->error : EIO;
+  if (!question->done) return EIO;
+  if (answer && question->error == 0) *answer = std::move(question->answer);
+  return question->error;
+}
+
+void Bridge::Answer(uint64_t token, int error, std::string answer) {
+  std::lock_guard lock(mutex_);
+  const auto found = later_.extract(token);
+  if (found.empty() || closing_) return;
+  Question& question = *found.mapped();
+  question.error = error;
+  question.answer = std::move(answer);
+  question.done = true;
+  answered_.notify_all();
 }
 
 int Bridge::Text(uint64_t id, std::string* content) {
-  return Ask([this, id, content](Napi::Env env) {
-    const Napi::Value answer = text_.Call({Napi::Number::New(env, static_cast<double>(id))});
-    if (Threw(env) || !answer.IsString()) return EIO;
-    *content = answer.As<Napi::String>().Utf8Value();
-    return 0;
-  });
+  return Ask(
+      [this, id](Napi::Env env, uint64_t token, std::string* answer) {
+        const Napi::Value said = text_.Call(
+            {Napi::Number::New(env, static_cast<double>(id)), Napi::Number::New(env, static_cast<double>(token))});
+        if (Threw(env)) return EIO;
+        if (said.IsUndefined()) return kLater;
+        if (!said.IsString()) return EIO;
+        *answer = said.As<Napi::String>().Utf8Value();
+        return 0;
+      },
+      content);
 }
 
 int Bridge::Find(uint64_t parent, const std::string& name, uint64_t* id) {
-  return Ask([this, parent, &name, id](Napi::Env env) {
-    const Napi::Value answer =
-        find_.Call({Napi::Number::New(env, static_cast<double>(parent)), Napi::String::New(env, name)});
-    if (Threw(env) || !answer.IsNumber()) return EIO;
-    const int64_t found = answer.As<Napi::Number>().Int64Value();
-    *id = found > 0 ? static_cast<uint64_t>(found) : 0;
-    return 0;
-  });
+  std::string found;
+  const int error = Ask(
+      [this, parent, name](Napi::Env env, uint64_t, std::string* answer) {
+        const Napi::Value said =
+            find_.Call({Napi::Number::New(env, static_cast<double>(parent)), Napi::String::New(env, name)});
+        if (Threw(env) || !said.IsNumber()) return EIO;
+        *answer = std::to_string(std::max<int64_t>(0, said.As<Napi::Number>().Int64Value()));
+        return 0;
+      },
+      &found);
+  if (error == 0) *id = std::stoull(found);
+  return error;
+}
+
+int Bridge::List(uint64_t id) {
+  return Ask(
+      [this, id](Napi::Env env, uint64_t token, std::string*) {
+        list_.Call({Napi::Number::New(env, static_cast<double>(id)), Napi::Number::New(env, static_cast<double>(token))});
+        return Threw(env) ? EIO : kLater;
+      },
+      nullptr);
 }
 
 void Bridge::Post(std::function<void(Napi::Env)> call) {
@@ -365,6 +422,7 @@ void Bridge::Finish(Napi::Env env, int error) {
   const Napi::Function ended = ended_.Value();
   text_.Reset();
   find_.Reset();
+  list_.Reset();
   ended_.Reset();
   self_.Reset();
   calls_.Release();
@@ -388,6 +446,7 @@ bool Bridge::TearDown() {
   self_.SuppressDestruct();
   text_.SuppressDestruct();
   find_.SuppressDestruct();
+  list_.SuppressDestruct();
   ended_.SuppressDestruct();
   return true;
 }

@@ -88,6 +88,8 @@ export interface NativeNode {
   readonly kind: 'directory' | 'disk' | 'text';
   /** Milliseconds since the epoch. */
   readonly modified: number;
+  /** Of kind `directory`: not all its names are known yet; `list` is asked when somebody looks. */
+  readonly partial?: boolean;
   /** Of kind `disk`. */
   readonly disk?: NativeReadable;
   /** The disk is a NativeLiveDisk that may be written through this file; in a session that is `writable`. */
@@ -119,8 +121,10 @@ export interface SessionOptions {
   readonly uring: boolean;
   /** Disks may be written; the mount then must not be read-only. */
   readonly writable: boolean;
-  /** The content of a text file, asked at each open and stat. */
-  readonly text: (id: number) => string;
+  /** The content of a text file, asked at each open and stat; undefined where `answer` follows. */
+  readonly text: (id: number, token: number) => string | undefined;
+  /** Has all names of a directory put into the tree (`update`), then calls `answer`. */
+  readonly list: (id: number, token: number) => void;
   /** The id of the entry that an unlisted name of a directory stands for; 0 where there is none. */
   readonly find: (parent: number, name: string) => number;
   /** Called once, on the JavaScript thread, when every worker has ended: 0 after an unmount, else the errno. */
@@ -146,6 +150,8 @@ export interface NativeSession {
    * ends. Throws EINVAL, with nothing changed, for what cannot be; rejects with ESHUTDOWN where the session has ended.
    */
   update(changes: NativeChanges): Promise<void>;
+  /** Answers a question of `text` or `list`; null is an error. */
+  answer(token: number, text: string | null): void;
   /** Ends the workers without an unmount (the connection is aborted); `ended` follows. */
   abort(): void;
 }
@@ -461,6 +467,8 @@ export interface Addon {
     sizes: readonly number[],
   ) => NativeCowMachine;
   Engine: new (options: EngineOptions) => NativeEngine;
+  /** A part of a disk as one; its defects are those of the whole, and so is its end. Throws OUT_OF_RANGE. */
+  openWindow(whole: NativeReadable, start: number, size: number): NativeReadable;
   Session: new (options: SessionOptions) => NativeSession;
   /**
    * mount(2) of a FUSE file system, read-only unless `writable`: the open descriptor of /dev/fuse. Throws an error whose

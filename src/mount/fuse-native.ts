@@ -23,7 +23,7 @@ import { clear, freeMountPoint } from './mount-point.js';
 import { isMounted, type MountEntry, mountAt } from './mounts.js';
 import { type NumberedEntry, Numbers } from './numbers.js';
 import { register } from './registry.js';
-import type { Entry, Tree } from './tree.js';
+import type { Directory, Entry, Tree } from './tree.js';
 import { unmountEntry } from './unmount.js';
 
 /** The part of the package that is used; it comes without types. */
@@ -293,6 +293,14 @@ function isFuse(fd: number): boolean {
   }
 }
 
+/** What cannot be told is an error, and never an answer that does not come. */
+function attempt(answer: (code: number) => void, work: () => Promise<() => void>): void {
+  work().then(
+    say => say(),
+    () => answer(EIO),
+  );
+}
+
 /** The tree as libfuse asks for it: by path, and by the handle of an open file. */
 function operations(tree: Tree, all: readonly NumberedEntry[]): Operations {
   const children = new Map<Entry, Map<string, Entry>>();
@@ -305,18 +313,33 @@ function operations(tree: Tree, all: readonly NumberedEntry[]): Operations {
   const texts = new Map<Entry, { readonly text: string; readonly since: Date }>();
   let lastHandle = 0;
 
-  const find = (path: string): Entry | undefined => {
+  const grown = new Map<Entry, Map<string, Entry>>();
+
+  /** What a directory holds besides, by name. */
+  const more = async (entry: Directory): Promise<Map<string, Entry>> => {
+    let names = grown.get(entry);
+    if (!names) {
+      names = new Map((await entry.more?.())?.map(one => [one.name, one]));
+      grown.set(entry, names);
+    }
+    return names;
+  };
+
+  const find = async (path: string): Promise<Entry | undefined> => {
     let entry: Entry | undefined = tree;
     for (const name of path.split('/').filter(part => part !== '')) {
       if (entry?.kind !== 'directory') return undefined;
-      entry = children.get(entry)?.get(name) ?? entry.find?.(name);
+      entry =
+        children.get(entry)?.get(name) ??
+        entry.find?.(name) ??
+        (name.startsWith('@') ? undefined : (await more(entry)).get(name));
     }
     return entry;
   };
 
   /** The text now, and since when it is that: a new time makes the kernel drop what it holds of the old text. */
-  const told = (entry: Entry & { kind: 'text' }) => {
-    const text = entry.text();
+  const told = async (entry: Entry & { kind: 'text' }) => {
+    const text = await entry.text();
     let known = texts.get(entry);
     if (known?.text !== text) {
       known = { text, since: known ? new Date() : entry.modified };
@@ -325,8 +348,8 @@ function operations(tree: Tree, all: readonly NumberedEntry[]): Operations {
     return known;
   };
 
-  const stat = (entry: Entry): Stat => {
-    const text = entry.kind === 'text' ? told(entry) : undefined;
+  const stat = async (entry: Entry): Promise<Stat> => {
+    const text = entry.kind === 'text' ? await told(entry) : undefined;
     const size = text ? Buffer.byteLength(text.text) : entry.kind === 'disk' ? entry.disk.size : 0;
     const modified = text?.since ?? entry.modified;
     const folders =
@@ -347,25 +370,33 @@ function operations(tree: Tree, all: readonly NumberedEntry[]): Operations {
 
   return {
     getattr(path, answer) {
-      const entry = find(path);
-      if (entry) answer(0, stat(entry));
-      else answer(ENOENT);
+      attempt(answer, async () => {
+        const entry = await find(path);
+        if (!entry) return () => answer(ENOENT);
+        const found = await stat(entry);
+        return () => answer(0, found);
+      });
     },
     readdir(path, answer) {
-      const entry = find(path);
-      if (!entry) answer(ENOENT);
-      else if (entry.kind !== 'directory') answer(ENOTDIR);
-      else answer(0, ['.', '..', ...entry.entries.map(({ name }) => name)]);
+      attempt(answer, async () => {
+        const entry = await find(path);
+        if (entry?.kind !== 'directory') return () => answer(entry ? ENOTDIR : ENOENT);
+        const names = [...entry.entries.map(({ name }) => name), ...(await more(entry)).keys()];
+        return () => answer(0, ['.', '..', ...names]);
+      });
     },
     open(path, _flags, answer) {
-      const entry = find(path);
-      if (!entry) return answer(ENOENT);
-      if (entry.kind === 'directory') return answer(EISDIR);
-      do lastHandle = (lastHandle + 1) % 2 ** 31;
-      while (handles.has(lastHandle));
-      const text = entry.kind === 'text' ? Buffer.from(told(entry).text) : Buffer.alloc(0);
-      handles.set(lastHandle, { entry, text });
-      answer(0, lastHandle);
+      attempt(answer, async () => {
+        const entry = await find(path);
+        if (!entry) return () => answer(ENOENT);
+        if (entry.kind === 'directory') return () => answer(EISDIR);
+        const text = entry.kind === 'text' ? Buffer.from((await told(entry)).text) : Buffer.alloc(0);
+        do lastHandle = (lastHandle + 1) % 2 ** 31;
+        while (handles.has(lastHandle));
+        const handle = lastHandle;
+        handles.set(handle, { entry, text });
+        return () => answer(0, handle);
+      });
     },
     release(_path, handle, answer) {
       handles.delete(handle);

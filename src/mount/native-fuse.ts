@@ -97,7 +97,7 @@ async function mounted(tree: Tree, options: MountOptions, uring: boolean): Promi
       gid: process.getegid?.() ?? 0,
       uring,
       writable,
-      ...answers(numbers),
+      ...answers(numbers, () => session),
       ended: ended.resolve,
     });
   } catch (error) {
@@ -201,13 +201,25 @@ function ours(mountPoint: string): MountEntry | undefined {
 }
 
 /** The tree as the session takes it, and the answers to what it asks. */
-function answers(numbers: Numbers) {
+function answers(numbers: Numbers, session: () => NativeSession) {
   return {
     nodes: numbers.first.map(asNative),
-    text(id: number) {
+    text(id: number, token: number) {
       const entry = numbers.entry(id);
       if (entry?.kind !== 'text') throw new Error(`there is no text ${id} any more`);
-      return entry.text();
+      const text = entry.text();
+      if (typeof text === 'string') return text;
+      text.then(
+        told => session().answer(token, told),
+        () => session().answer(token, null),
+      );
+      return undefined;
+    },
+    list(id: number, token: number) {
+      more(numbers, session(), id).then(
+        () => session().answer(token, ''),
+        () => session().answer(token, null),
+      );
     },
     find(parent: number, name: string) {
       const directory = numbers.entry(parent);
@@ -217,6 +229,16 @@ function answers(numbers: Numbers) {
   };
 }
 
+/** Puts what a directory holds besides into the tree. The kernel is told, and asks here: nobody waits for that. */
+async function more(numbers: Numbers, session: NativeSession, id: number): Promise<void> {
+  const directory = numbers.entry(id);
+  if (directory?.kind !== 'directory' || !directory.more) return;
+  const { fresh, accept } = numbers.grow(id, await directory.more());
+  if (fresh.length === 0) return;
+  session.update({ remove: [], nodes: fresh.map(asNative), refresh: [] }).catch(() => {});
+  accept();
+}
+
 function asNative({ id, parent, entry }: NumberedEntry): NativeNode {
   return {
     id,
@@ -224,6 +246,7 @@ function asNative({ id, parent, entry }: NumberedEntry): NativeNode {
     name: entry.name,
     kind: entry.kind,
     modified: entry.modified.getTime(),
+    ...(entry.kind === 'directory' && entry.more ? { partial: true } : {}),
     ...(entry.kind === 'disk' ? { disk: entry.disk.native, writable: entry.writable ?? false } : {}),
   };
 }

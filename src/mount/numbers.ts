@@ -31,7 +31,7 @@ export class Numbers {
   /** The first tree's entries; the number of each is one more than its index. */
   readonly first: readonly NumberedEntry[];
   #root: Numbered;
-  #byId = new Map<number, NumberedEntry>();
+  #byId = new Map<number, Numbered>();
   #byEntry = new Map<Entry, number>();
   #last = 0;
 
@@ -51,10 +51,10 @@ export class Numbers {
     return this.#byEntry.get(entry);
   }
 
-  /** The numbers of all files that show `disk`. */
+  /** The numbers of all files that show `disk`, or a part of it. */
   idsOf(disk: ShownDisk): number[] {
     return [...this.#byId.values()]
-      .filter(({ entry }) => entry.kind === 'disk' && entry.disk === disk)
+      .filter(({ entry }) => entry.kind === 'disk' && (entry.disk === disk || entry.disk.of === disk))
       .map(({ id }) => id);
   }
 
@@ -67,6 +67,23 @@ export class Numbers {
       fresh,
       accept: () => {
         this.#root = root;
+        this.#index();
+      },
+    };
+  }
+
+  /** What is new where the directory `id` has `entries` besides; from `accept` on the numbers are those. */
+  grow(id: number, entries: readonly Entry[]): Pick<Difference, 'fresh' | 'accept'> {
+    const fresh: NumberedEntry[] = [];
+    const directory = this.#byId.get(id);
+    const made = new Map<string, Numbered>();
+    for (const entry of directory ? entries : []) {
+      if (!directory!.children.has(entry.name)) made.set(entry.name, this.#number(entry, id, fresh));
+    }
+    return {
+      fresh,
+      accept: () => {
+        for (const [name, numbered] of made) directory!.children.set(name, numbered);
         this.#index();
       },
     };

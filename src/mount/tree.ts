@@ -16,6 +16,12 @@ export interface Directory extends Named {
   readonly entries: readonly Entry[];
   /** Resolves a name that is not listed (`@<time>`) to an entry of this directory; undefined where there is none. */
   readonly find?: ((name: string) => Entry | undefined) | undefined;
+  /**
+   * Further entries, which cost too much to be known before somebody looks: asked at the first listing, and at a name that
+   * is not among `entries`. It never rejects, and gives the same entries however often it is asked. A later tree has
+   * those that were given among its `entries`.
+   */
+  readonly more?: (() => Promise<readonly Entry[]>) | undefined;
 }
 
 /** What a mount needs of a disk; block/disk.ts has one, and so has each disk of a volume. */
@@ -25,6 +31,8 @@ export interface ShownDisk {
   readonly native: NativeReadable;
   /** Bytes that are no zero runs; undefined where they have not been counted. */
   readonly allocated?: number | undefined;
+  /** The disk of which it is a part: what goes wrong with that goes wrong with it. */
+  readonly of?: ShownDisk;
 }
 
 export interface DiskFile extends Named {
@@ -34,10 +42,10 @@ export interface DiskFile extends Named {
   readonly writable?: boolean;
 }
 
-/** A small file; `text` is asked at each open, so that it may tell news (defects.json). */
+/** A small file; `text` is asked at each open and stat, so that it may tell news (defects.json). */
 export interface TextFile extends Named {
   readonly kind: 'text';
-  readonly text: () => string;
+  readonly text: () => string | Promise<string>;
 }
 
 export type Entry = Directory | DiskFile | TextFile;

@@ -35,6 +35,7 @@ t.test('a tree that hangs on nothing is refused', { skip: missing([], ['fuse']) 
         writable: false,
         text: () => '',
         find: () => 0,
+        list: () => {},
         ended: () => {},
       });
     t.throws(make, { code: 'EINVAL' }, why);
