@@ -22,6 +22,8 @@ const BIN = new URL('../../bin/asof', import.meta.url).pathname;
 
 /** How each file system is mounted without a write, also one that was not unmounted. */
 const MOUNTS: Readonly<Record<string, { readonly type: string; readonly options: string }>> = {
+  ext2: { type: 'ext4', options: 'noload' },
+  ext3: { type: 'ext4', options: 'noload' },
   ext4: { type: 'ext4', options: 'noload' },
   xfs: { type: 'xfs', options: 'norecovery,nouuid' },
   btrfs: { type: 'btrfs', options: 'rescue=nologreplay' },
@@ -115,7 +117,7 @@ async function fileSystemOf(point: NamedPoint, partition: number | undefined) {
     const type = await signatureOf((offset, length) => {
       const from = Math.min(offset, size);
       return whole.read(start + from, Math.min(length, size - from));
-    });
+    }, size);
     if (type !== undefined && type in MOUNTS) return { start, length: size, type };
     const table = partition === undefined ? await partitionsOf(whole) : undefined;
     const where = partition === undefined ? point.label : `partition ${partition} of ${point.label}`;

@@ -11,7 +11,7 @@
 import { createHash } from 'node:crypto';
 import { mkdirSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { REACH } from './block/signature.js';
+import { REACH } from './block/content.js';
 import { type Constants, foreignWrite, type Identity, type Looked, unwritten } from './cow/identity.js';
 import { readState, writeState } from './cow/state-file.js';
 import { AsofError, errnoOf } from './errors.js';

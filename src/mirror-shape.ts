@@ -3,12 +3,11 @@
  * of it since the last run looks destroyed, and must not be mirrored over the one copy that still has it.
  */
 import type { Partitioned } from './block/partitions.js';
-import { partitionsOf } from './block/partitions.js';
+import { surveyPartitions } from './block/partitions.js';
 import { markOf } from './block/signature.js';
-import { AsofError } from './errors.js';
 
 export interface Outline {
-  /** `unsound`: it says to be a GPT, and its checksums do not match. */
+  /** `unsound`: there is something wrong with it. */
   readonly table: 'gpt' | 'mbr' | 'unsound' | null;
   /** The disk itself, and its partitions, where they hold what has a name. */
   readonly marks: readonly OutlineMark[];
@@ -28,16 +27,10 @@ const MOST = 128;
 const FLEETING = ['swap'];
 
 export async function outlineOf(disk: Partitioned): Promise<Outline> {
-  let table: Outline['table'] = null;
-  const starts = [0];
-  try {
-    const found = await partitionsOf(disk);
-    table = found?.kind ?? null;
-    for (const { start } of found?.partitions.slice(0, MOST) ?? []) starts.push(start);
-  } catch (error) {
-    if (!(error instanceof AsofError) || error.code !== 'IMAGE_CORRUPT') throw error;
-    table = 'unsound';
-  }
+  const { table: found, defects } = await surveyPartitions(disk);
+  const kind = found?.kind === 'hybrid' ? 'gpt' : (found?.kind ?? null);
+  const table = defects.length > 0 ? 'unsound' : kind;
+  const starts = [0, ...(found?.partitions.slice(0, MOST).map(({ start }) => start) ?? [])];
   const marks: OutlineMark[] = [];
   for (const start of starts) {
     const found = await markOf((offset, length) => disk.read(start + offset, length));

@@ -83,7 +83,7 @@ export async function claimTarget(text: string, request: TargetRequest): Promise
     const size = origin.size;
     if (device && size < request.length) throw tooSmall(path, request.length, size);
     const read = async (offset: number, length: number) => readUpTo(origin, offset, length);
-    const found = await signatureOf(read);
+    const found = await signatureOf(read, size);
     const data = device ? false : hasData(origin.fd, size);
     const holds = found ? `${found}` : data ? 'data' : null;
     if (holds !== null && !request.force) throw occupied(path, found ? `a signature of ${found}` : 'data');

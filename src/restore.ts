@@ -177,7 +177,10 @@ function refuseBad(
 /** A table that is not sound is copied as it is. */
 export async function hasGpt(disk: Disk): Promise<boolean> {
   try {
-    return (await partitionsOf(partitioned(disk)))?.kind === 'gpt';
+    const kind = (await partitionsOf(partitioned(disk)))?.kind;
+    if (kind !== 'gpt' && kind !== 'hybrid') return false;
+    await readGpt(partitioned(disk));
+    return true;
   } catch (error) {
     if (error instanceof AsofError) return false;
     throw error;
