@@ -35,6 +35,7 @@ import { endOfTime } from './moment.js';
 import { holderOfFiles } from './mount/file-holders.js';
 import type { Directory, Entry, Tree } from './mount/tree.js';
 import { Engine, loadAddon } from './native.js';
+import { PartitionTree } from './partition-tree.js';
 import { command } from './shell.js';
 
 export type {
@@ -362,8 +363,8 @@ export class MountedHistory {
   #volume(name: string, onDamage: OnDamage): Directory {
     const points = this.#history.of(name);
     const folders = points.map((point): Directory => {
-      const entries = this.#entries(point, onDamage);
-      return { kind: 'directory', name: point.moment, modified: point.time, entries };
+      const shown = this.#entries(point, onDamage);
+      return { kind: 'directory', name: point.moment, modified: point.time, ...shown };
     });
     const newest = folders.at(-1)!;
     return {
@@ -371,6 +372,7 @@ export class MountedHistory {
       name,
       modified: latest(points),
       entries: [...newest.entries, ...folders],
+      more: newest.more,
       find: text => {
         const time = text.startsWith('@') ? endOfTime(text.slice(1)) : undefined;
         const index = time ? points.findLastIndex(point => point.time <= time) : -1;
@@ -379,21 +381,23 @@ export class MountedHistory {
     };
   }
 
-  #entries(point: HistoryPoint, onDamage: OnDamage): Entry[] {
+  #entries(point: HistoryPoint, onDamage: OnDamage): Pick<Directory, 'entries' | 'more'> {
     const disk = new Disk(this.#engine, this.#history.source(point), onDamage);
     this.#disks.push(disk);
     const modified = point.time;
-    const state = () => stateOfPoint(this.#history, point);
+    const partitions = new PartitionTree(disk, disk.source.sectorSize);
+    const state = async () => ({ ...stateOfPoint(this.#history, point), ...(await partitions.info()) });
     const defects = () => ({
       point: point.manifest.id,
       bad: point.manifest.bad.runs,
       defects: disk.defects(),
     });
-    return [
+    const entries: Entry[] = [
       { kind: 'disk', name: 'disk', modified, disk },
-      { kind: 'text', name: 'info.json', modified, text: () => json(state()) },
+      { kind: 'text', name: 'info.json', modified, text: async () => json(await state()) },
       { kind: 'text', name: 'defects.json', modified, text: () => json(defects()) },
     ];
+    return { entries, more: () => partitions.files(modified) };
   }
 }
 

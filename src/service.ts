@@ -21,6 +21,7 @@ import { endOfTime } from './moment.js';
 import type { MountDriver, Mounted, MountOptions } from './mount/driver.js';
 import type { Directory, Entry, Tree } from './mount/tree.js';
 import { Engine } from './native.js';
+import { type PartitionsInfo, PartitionTree } from './partition-tree.js';
 
 export type {
   Difference,
@@ -31,6 +32,7 @@ export type {
   MountOptions,
   OnDamage,
   Overlay,
+  PartitionsInfo,
   Point,
 };
 
@@ -111,6 +113,7 @@ export class OpenedImage {
   readonly #onDamage: OnDamage;
   readonly #cacheBytes: number;
   readonly #disks = new Map<Point, Disk>();
+  readonly #partitions = new Map<Point, PartitionTree>();
   #engine: Engine | undefined;
   #digests: DigestCheck | undefined;
 
@@ -144,6 +147,17 @@ export class OpenedImage {
       this.#disks.set(point, disk);
     }
     return disk;
+  }
+
+  /** What lies on the disk of `point`: one object, however often it is asked for. Throws ADDON_MISSING. */
+  partitions(point: Point): PartitionTree {
+    let partitions = this.#partitions.get(point);
+    if (!partitions) {
+      const disk = this.disk(point);
+      partitions = new PartitionTree(disk, disk.source.sectorSize);
+      this.#partitions.set(point, partitions);
+    }
+    return partitions;
   }
 
   /** A disk of `point` of its own, with its own list of defects; the caller closes it. */
@@ -265,8 +279,14 @@ export function treeOf(image: OpenedImage, overlay?: Overlay): Tree {
       modified: point.time,
       entries: [
         ...diskAndDefects(image, point),
-        { kind: 'text', name: 'info.json', modified: point.time, text: () => json(image.pointInfo(point)) },
+        {
+          kind: 'text',
+          name: 'info.json',
+          modified: point.time,
+          text: async () => json({ ...image.pointInfo(point), ...(await image.partitions(point).info()) }),
+        },
       ],
+      more: () => image.partitions(point).files(point.time),
     });
   }
   return {
@@ -279,10 +299,17 @@ export function treeOf(image: OpenedImage, overlay?: Overlay): Tree {
         kind: 'text',
         name: 'info.json',
         modified: newest.time,
-        text: () => json({ ...image.info(), ...(overlay && { overlay: overlay.info() }) }),
+        text: async () =>
+          json({
+            ...image.info(),
+            ...(await image.partitions(newest).info()),
+            ...(overlay && { overlay: overlay.info() }),
+          }),
       },
       ...folders.values(),
     ],
+    // What is written to an overlay may move them: those of the point itself are in its folder.
+    more: overlay ? undefined : () => image.partitions(newest).files(newest.time),
     find: name => {
       const time = name.startsWith('@') ? endOfTime(name.slice(1)) : undefined;
       if (!time || time.getTime() < oldest) return undefined;

@@ -4,11 +4,12 @@
  *
  *   MOUNT/volumes/NAME/live                read-write
  *   MOUNT/volumes/NAME/info.json
- *   MOUNT/volumes/NAME/<moment>/disk       read-only; info.json beside it
+ *   MOUNT/volumes/NAME/<moment>/disk       read-only; info.json beside it, and its partitions: p1, p2 …
  *   MOUNT/volumes/NAME/<moment>/overlay    read-write, where the snapshot has a writable view
  *   MOUNT/volumes/NAME/@<time>             the newest snapshot at or before a time; not listed
  */
 import { resolve } from 'node:path';
+import type { SectorSize } from './block/source.js';
 import type { Changes, ChangesEnd } from './cow/changed.js';
 import { SYSTEM_CLOCK } from './cow/clock.js';
 import { CONSISTENCIES } from './cow/consistency.js';
@@ -32,9 +33,10 @@ import type { Logger } from './log.js';
 import { endOfTime } from './moment.js';
 import type { EndReason, MountDriver, Mounted } from './mount/driver.js';
 import { canonical } from './mount/mounts.js';
-import type { Directory, Entry, Tree } from './mount/tree.js';
+import type { Directory, Entry, ShownDisk, Tree } from './mount/tree.js';
 import { loadAddon } from './native.js';
 import { type Configured, Options } from './options.js';
+import { PartitionTree } from './partition-tree.js';
 import { ScheduledBackups } from './scheduled-backups.js';
 import { workOn } from './schedules.js';
 import { type DriverName, mountDriver } from './service.js';
@@ -463,16 +465,38 @@ function folderOf(volume: Volume, volumes: Volumes): Directory {
 function momentFolder(volume: Volume, volumes: Volumes, snapshot: SnapshotInfo): Directory {
   const modified = new Date(snapshot.time);
   const { id, moment } = snapshot;
-  const told = () => volumes.snapshots(volume.name).find(one => one.id === id) ?? snapshot;
-  const entries: Entry[] = [{ kind: 'text', name: 'info.json', modified, text: () => json(told()) }];
+  let partitions: PartitionTree | undefined;
+  const told = async () => {
+    const state = volumes.snapshots(volume.name).find(one => one.id === id) ?? snapshot;
+    return { ...state, ...(state.state === 'live' ? await partitions?.info() : {}) };
+  };
+  const entries: Entry[] = [
+    { kind: 'text', name: 'info.json', modified, text: async () => json(await told()) },
+  ];
   try {
-    entries.unshift({ kind: 'disk', name: 'disk', modified, disk: volume.disk(id) });
+    const disk = volume.disk(id);
+    entries.unshift({ kind: 'disk', name: 'disk', modified, disk });
+    partitions = partitionsIn(disk, volume.definition.sectorSize);
+    entries.push(...(partitions.known(modified) ?? []));
   } catch {
     // What cannot be opened has no disk; info.json says why.
   }
   const overlay = volume.overlays.get(id);
   if (overlay) entries.push({ kind: 'disk', name: 'overlay', modified, disk: overlay, writable: true });
-  return { kind: 'directory', name: moment, modified, entries };
+  const more = partitions && !partitions.known(modified) ? () => partitions.files(modified) : undefined;
+  return { kind: 'directory', name: moment, modified, entries, more };
+}
+
+/** A tree is made anew at each change, and the disks stay; so do their partitions. */
+const partitionTrees = new WeakMap<ShownDisk, PartitionTree>();
+
+function partitionsIn(disk: ShownDisk, sectorSize: SectorSize): PartitionTree {
+  let partitions = partitionTrees.get(disk);
+  if (!partitions) {
+    partitions = new PartitionTree(disk, sectorSize);
+    partitionTrees.set(disk, partitions);
+  }
+  return partitions;
 }
 
 function newest(entries: readonly Entry[], least = new Date(0)): Date {

@@ -1,6 +1,7 @@
-/** `asof info`: the image and the chain that it stands on. */
+/** `asof info`: the image, the chain that it stands on, and the partitions of its newest point. */
 import type { Command } from 'commander';
-import { type ImageInfo, OpenedImage } from '../service.js';
+import { AsofError } from '../errors.js';
+import { type ImageInfo, OpenedImage, type PartitionsInfo } from '../service.js';
 import { counted, printable } from './columns.js';
 import { type ImageFlags, imageOptions, withImage, withJson } from './options.js';
 import { write, writeJson } from './output.js';
@@ -14,12 +15,45 @@ export function define(command: Command): void {
       const image = new OpenedImage(file, imageOptions(flags));
       try {
         const info = image.info();
-        if (flags.json) await writeJson(info);
-        else await write(forPeople(info));
+        const partitions = await partitionsOf(image);
+        if (flags.json) await writeJson({ ...info, ...partitions });
+        else await write(forPeople(info) + (partitions ? partitionsForPeople(partitions) : ''));
       } finally {
         image.close();
       }
     });
+}
+
+/** undefined without the addon, which reads what the partitions hold. */
+async function partitionsOf(image: OpenedImage): Promise<PartitionsInfo | undefined> {
+  try {
+    return await image.partitions(image.newest).info();
+  } catch (error) {
+    if (error instanceof AsofError && error.code === 'ADDON_MISSING') return undefined;
+    throw error;
+  }
+}
+
+function partitionsForPeople(info: PartitionsInfo): string {
+  const { partitionTable, partitions, partitionDefects, fileSystem } = info;
+  const lines: string[][] = [];
+  if (fileSystem) lines.push(['holds', held(fileSystem)]);
+  if (partitionTable) lines.push(['partitions', `${partitions.length} (${partitionTable.kind})`]);
+  for (const { file, length, typeName, type, name, fileSystem, trouble } of partitions) {
+    const what = trouble || (fileSystem ? held(fileSystem) : typeName || type);
+    lines.push([`  ${file}`, [bothSizes(length), what, name && `named ${name}`].filter(Boolean).join(', ')]);
+  }
+  for (const defect of partitionDefects) lines.push(['  defect', defect]);
+  return lines.length === 0 ? '' : `\n${rows(lines)}`;
+}
+
+function held({ type, version, label, uuid }: NonNullable<PartitionsInfo['fileSystem']>): string {
+  const kind = version === '' || version === type ? type : `${type} (${version})`;
+  return [kind, label && `"${label}"`, uuid].filter(Boolean).join(' ');
+}
+
+function rows(lines: readonly string[][]): string {
+  return lines.map(([name, value]) => `${`${name!.padEnd(13)}${printable(value!)}`.trimEnd()}\n`).join('');
 }
 
 function forPeople(info: ImageInfo): string {
@@ -44,5 +78,5 @@ function forPeople(info: ImageInfo): string {
     for (const [name, value] of Object.entries(member.metadata)) lines.push([`  ${name}`, value]);
     for (const trouble of member.troubles) lines.push(['  trouble', trouble]);
   });
-  return lines.map(([name, value]) => `${`${name!.padEnd(13)}${printable(value!)}`.trimEnd()}\n`).join('');
+  return rows(lines);
 }
