@@ -129,6 +129,8 @@ const CODES = {
   MIRROR_FAILED: EXIT.refused,
   /** Nothing is known of a mirror there. */
   MIRROR_UNKNOWN: EXIT.refused,
+  /** Nothing of that name is attached. */
+  NOT_ATTACHED: EXIT.refused,
   /** The disk has no such partition. */
   PARTITION_UNKNOWN: EXIT.refused,
   /** The disk or partition holds no file system that can be mounted here. */

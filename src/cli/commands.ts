@@ -19,6 +19,12 @@ export const COMMANDS: readonly CommandEntry[] = [
   },
   { name: 'umount', summary: 'end a mount', load: () => import('./umount.js') },
   {
+    name: 'attach',
+    summary: 'a point as a drive: a read-only device, and its file systems on a folder',
+    load: () => import('./attach.js'),
+  },
+  { name: 'detach', summary: 'take away what was attached', load: () => import('./detach.js') },
+  {
     name: 'info',
     summary: 'format, features and sizes of an image and of all that it stands on',
     load: () => import('./info.js'),

@@ -38,15 +38,16 @@ export interface AsofMount {
   readonly server: Registered | undefined;
 }
 
-function folder(): string {
+/** Where this user's processes keep what lasts as long as they. */
+export function runtimeFolder(): string {
   const runtime = process.env['XDG_RUNTIME_DIR'];
   if (runtime) return join(runtime, 'asof');
   return process.geteuid?.() === 0 ? '/run/asof' : join(tmpdir(), `asof-${process.geteuid?.()}`);
 }
 
 /** Folders to read: our own; for root also those of others. */
-function folders(): string[] {
-  const all = new Set([folder()]);
+export function runtimeFolders(): string[] {
+  const all = new Set([runtimeFolder()]);
   if (process.geteuid?.() === 0) {
     all.add('/run/asof');
     for (const user of names('/run/user')) all.add(join('/run/user', user, 'asof'));
@@ -97,7 +98,7 @@ export function register(mount: MountEntry): () => void {
     mountId: mount.id,
     source: mount.source,
   };
-  const at = folder();
+  const at = runtimeFolder();
   const path = join(at, `${entry.pid}-${entry.mountId}.json`);
   try {
     mkdirSync(at, { mode: 0o700, recursive: true });
@@ -123,13 +124,13 @@ function remove(path: string): void {
 /** Every entry whose server runs; what a killed one left behind is removed on the way, where it is ours to remove. */
 export function registered(): Registered[] {
   const running: Registered[] = [];
-  for (const at of folders()) {
+  for (const at of runtimeFolders()) {
     for (const name of names(at)) {
       if (!name.endsWith('.json')) continue;
       const path = join(at, name);
       const entry = read(path);
       if (entry && isRunning(entry)) running.push(entry);
-      else if (at === folder()) remove(path);
+      else if (at === runtimeFolder()) remove(path);
     }
   }
   return running;

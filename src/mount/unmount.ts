@@ -5,7 +5,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { AsofError, errnoOf } from '../errors.js';
 import { command } from '../shell.js';
+import { type Attachment, forgetAttachment, removeMade } from './attachments.js';
 import { holdersOf } from './holders.js';
+import { attachmentsOn, letGo } from './let-go.js';
 import { detach } from './mount-point.js';
 import { canonical, FS_TYPE, isMounted, type MountEntry, mountAt } from './mounts.js';
 import { isHalted, isRunning, type Registered, registered, serverOf } from './registry.js';
@@ -49,6 +51,9 @@ export async function unmountAt(dir: string, options: UnmountOptions = {}): Prom
 export async function unmountEntry(mount: MountEntry, options: UnmountOptions = {}): Promise<void> {
   const lazy = options.lazy ?? false;
   const point = mount.mountPoint;
+  // What was attached from it goes first, or keeps it busy.
+  const attached = attachmentsOn(mount);
+  for (const attachment of attached) await letGo(attachment, { lazy });
   const end = Date.now() + PATIENCE;
   while (isMounted(mount)) {
     // umount(2) takes a path, and so whatever is uppermost there.
@@ -58,6 +63,7 @@ export async function unmountEntry(mount: MountEntry, options: UnmountOptions = 
     }
     try {
       await detach(point, lazy);
+      for (const attachment of attached) cleanUp(attachment);
       return;
     } catch (error) {
       const errno = errnoOf(error);
@@ -76,6 +82,16 @@ export async function unmountEntry(mount: MountEntry, options: UnmountOptions = 
     }
     if (Date.now() >= end) throw busy(point, 'in use, by nobody whom this user may see');
     await sleep(STEP);
+  }
+}
+
+/** What stays behind here is found and taken away by the next `asof attach` or `asof detach`. */
+function cleanUp(attachment: Attachment): void {
+  try {
+    removeMade(attachment);
+    forgetAttachment(attachment);
+  } catch {
+    // Another mount stands on it still, or somebody has put something into a folder of ours.
   }
 }
 
