@@ -6,8 +6,10 @@ import { availableParallelism } from 'node:os';
 import { Disk } from './block/disk.js';
 import { partitionOf } from './block/partitions.js';
 import { window } from './block/window.js';
-import { compare, type Difference, type Readable } from './image/compare.js';
+import { compare, type Readable, type Difference as Unlike } from './image/compare.js';
 import { unlikeRuns } from './image/compare-trees.js';
+import { firstBehind } from './image/left-out.js';
+import { joinRuns, type Run } from './image/manifest.js';
 import type { NamedPoint } from './named-point.js';
 import { Engine } from './native.js';
 import { partitioned } from './restore.js';
@@ -15,7 +17,11 @@ import { partitioned } from './restore.js';
 export { type ComparedFile, compareFiles } from './compare-files.js';
 export { FileView } from './file-view.js';
 export { type NamedPoint, openPoint } from './named-point.js';
-export type { Difference };
+
+/** `left-out`: one of the points does not say what its source had here: unused space, or swap. */
+export interface Difference extends Omit<Unlike, 'kind'> {
+  readonly kind: Unlike['kind'] | 'left-out';
+}
 
 const CACHE = 64 * 2 ** 20;
 const MAP_BYTES = 32 * 2 ** 20;
@@ -66,10 +72,35 @@ export async function compareSectors(
     }
     const whole = () =>
       compare(part(disks[0]!, one.start, one.length), part(disks[1]!, other.start, other.length));
-    return { method: known ? 'digests' : 'bytes', both, differences: known ? byDigests() : whole(), close };
+    const leftOut = joinRuns([...from(left.leftOut(), one.start), ...from(right.leftOut(), other.start)]);
+    const differences = apart(known ? byDigests() : whole(), leftOut);
+    return { method: known ? 'digests' : 'bytes', both, differences, close };
   } catch (error) {
     close();
     throw error;
+  }
+}
+
+/** The same, counted from `start`. */
+const from = (runs: readonly Run[], start: number) => runs.map(([at, length]): Run => [at - start, length]);
+
+/** What differs and is left out by one of the two is no difference. */
+async function* apart(
+  found: AsyncIterable<Unlike>,
+  leftOut: readonly Run[],
+): AsyncGenerator<Difference, void, undefined> {
+  for await (const one of found) {
+    let { offset } = one;
+    const end = offset + one.length;
+    for (let i = firstBehind(leftOut, offset); one.kind === 'different' && offset < end; i++) {
+      const [start, length] = leftOut[i] ?? [end, 0];
+      if (start >= end) break;
+      if (start > offset) yield { ...one, offset, length: start - offset };
+      const first = Math.max(start, offset);
+      offset = Math.min(end, start + length);
+      yield { kind: 'left-out', offset: first, length: offset - first };
+    }
+    if (offset < end) yield { ...one, offset, length: end - offset };
   }
 }
 

@@ -2,14 +2,15 @@
  * Composition of histories: what the commands backup, history, verify and mount ask for. It knows the images and what a
  * mount shows; where a source comes from the daemon, src/cli/backup-volume.ts asks for it.
  */
-import { existsSync, fstatSync, realpathSync, statSync } from 'node:fs';
+import { closeSync, constants, existsSync, fstatSync, openSync, realpathSync, statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { basename, extname } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { Disk, type OnDamage } from './block/disk.js';
 import type { BlockSource, SectorSize } from './block/source.js';
 import { blockDevice } from './cow/block-device.js';
-import { AsofError } from './errors.js';
+import { AsofError, errnoOf } from './errors.js';
+import { type Allocation, allocationOf, type Wishes } from './image/allocation.js';
 import {
   type BackupOptions,
   type BackupProgress,
@@ -23,11 +24,11 @@ import { type Action, type ConsolidationPlan, planConsolidation } from './image/
 import { type Failure, failureOf, isNoted } from './image/failures.js';
 import { History, type HistoryPoint } from './image/history.js';
 import { HistoryFolder } from './image/history-folder.js';
-import { IMAGE_KINDS, type ImageKind, type Manifest } from './image/manifest.js';
+import { excludedRuns, leavingOut } from './image/left-out.js';
+import { IMAGE_KINDS, type ImageKind, joinRuns, type Manifest } from './image/manifest.js';
 import { points as pointsOf } from './image/points.js';
 import { CLUSTER } from './image/qcow2-writer.js';
 import { KEEP_RULES, type Keep, type KeepRule, keptBy } from './image/retention.js';
-import { type UsedSpace, usedSpace, withoutUnused } from './image/used-space.js';
 import { keepResult, type Verified } from './image/verification.js';
 import { verifyPoint } from './image/verify.js';
 import { folderOf, isFolder, Listing, stateOfPoint } from './listings.js';
@@ -36,6 +37,7 @@ import { holderOfFiles } from './mount/file-holders.js';
 import type { Directory, Entry, Tree } from './mount/tree.js';
 import { Engine, loadAddon } from './native.js';
 import { PartitionTree } from './partition-tree.js';
+import { partitioned } from './restore.js';
 import { command } from './shell.js';
 
 export type {
@@ -82,8 +84,9 @@ export async function backup(
     readonly format?: string | undefined;
     /** Of the volume, where the file that is read does not tell it; a block device does. */
     readonly sectorSize?: SectorSize | undefined;
-    /** What the file system at its beginning does not use is left out, where that is known. */
-    readonly map?: boolean | undefined;
+    /** What its file systems do not use is taken as well; else it is left out where that is known. */
+    readonly allSectors?: boolean | undefined;
+    readonly excludeSwap?: boolean | undefined;
   } = {},
 ): Promise<BackupResult> {
   const chain = openChain(path, { format: facts.format });
@@ -94,13 +97,15 @@ export async function backup(
     const opened = point!.open();
     const sectorSize = facts.sectorSize ?? sectorSizeOf(path) ?? opened.sectorSize;
     const source: BlockSource = { ...opened, sectorSize };
-    const map = facts.map ? await mapOf(path, chain.files.length, source.size) : undefined;
-    disk = new Disk(engine, map?.unused ? withoutUnused(source, map.unused) : source);
-    if (disk.size === 0) throw new AsofError('IO', `${path} has no bytes`);
+    if (source.size === 0) throw new AsofError('IO', `${path} has no bytes`);
+    const wishes = { map: !facts.allSectors, swap: facts.excludeSwap ?? false };
+    const before = chain.files.map(({ fd }) => stateOf(fd));
+    const left = await allocation(engine, source, path, chain.files.length, wishes);
+    const runs = joinRuns([...(left.unused ?? []), ...excludedRuns(left)]);
+    disk = new Disk(engine, leavingOut(source, runs));
     // Read ahead would be asked of what has been given back, and fail with what is wanted.
     if (options.urgent) for (const { fd } of chain.files) loadAddon().readExactly(fd);
     const real = realpathSync(path);
-    const before = chain.files.map(({ fd }) => stateOf(fd));
     const isFile = statSync(real).isFile();
     const changed = () => {
       const which = chain.files.find(({ fd }, i) => stateOf(fd) !== before[i]);
@@ -117,8 +122,10 @@ export async function backup(
         allocation: isFile ? 'holes' : 'all',
         changed: isFile ? changed : undefined,
         ...facts,
-        ...(map?.unused ? { allocation: 'map' as const } : {}),
-        allocationWhy: map?.why,
+        ...(left.unused ? { allocation: 'map' as const } : {}),
+        allocationWhy: left.why,
+        unused: left.unused,
+        ...(wishes.swap ? { excluded: left.excluded, excludedNot: left.excludedNot } : {}),
       },
       options,
     );
@@ -161,13 +168,38 @@ export function noteFailure(folder: string, name: string, began: Date, error: un
   }
 }
 
-/** partclone reads files and devices, so that the path has to be that of the bytes themselves. */
-async function mapOf(path: string, files: number, size: number): Promise<UsedSpace> {
+/** The programs that know file systems read files and devices, so that the path has to be that of the bytes themselves. */
+async function allocation(
+  engine: Engine,
+  source: BlockSource,
+  path: string,
+  files: number,
+  wishes: Wishes,
+): Promise<Allocation> {
+  const none = (why: string) => ({ unused: undefined, why, excluded: [], excludedNot: [why] });
+  if (!wishes.map && !wishes.swap) return { ...none('all sectors were asked for'), excludedNot: [] };
   const stat = statSync(path);
-  if (files !== 1 || (stat.isFile() && stat.size !== size)) {
-    return { unused: undefined, why: 'no map can be had of a file system within an image' };
+  if (files !== 1 || (stat.isFile() && stat.size !== source.size)) {
+    return none('all sectors: no map can be had of a file system within an image');
   }
-  return usedSpace(path, size);
+  const users = stat.isBlockDevice() ? inUse(path) : undefined;
+  if (users !== undefined) return none(`all sectors: ${users}`);
+  const disk = new Disk(engine, { ...source, close() {} });
+  try {
+    return await allocationOf(partitioned(disk), path, wishes);
+  } finally {
+    disk.close();
+  }
+}
+
+/** Of a device that is written meanwhile a map is out of date before the data are read: only a snapshot is one moment. */
+function inUse(path: string): string | undefined {
+  try {
+    closeSync(openSync(path, constants.O_RDONLY | constants.O_EXCL));
+    return undefined;
+  } catch (error) {
+    return `the device is in use (${errnoOf(error)}), and no map of it would be of one moment with the data`;
+  }
 }
 
 /** Of a block device: its logical sectors, by which a partition table counts. */
@@ -319,7 +351,7 @@ export function openHistory(
   if (folder === path) return { history, point: undefined };
   try {
     const name = basename(path);
-    return { history, point: history.find(name.replace(/\.(json|tree|map|verified)$/, '')) };
+    return { history, point: history.find(name.replace(/\.(json|tree|map|unused|verified)$/, '')) };
   } catch (error) {
     history.close();
     throw error;

@@ -25,6 +25,8 @@ export interface NamedPoint {
   readonly tree: Tree | undefined;
   /** What could not be read when it was made. */
   readonly bad: readonly Run[];
+  /** What it left out of its source, and reads as zeros: in order, apart. Throws where that is not known any more. */
+  readonly leftOut: () => readonly Run[];
   /** Real paths of the files that it is made of. */
   readonly files: readonly string[];
   /** The folder of its history. */
@@ -64,7 +66,7 @@ function parted(text: string): { readonly path: string; readonly which: string |
 }
 
 function isOfHistory(path: string): boolean {
-  const stem = path.replace(/\.(qcow2|json|tree|map|verified)$/, '');
+  const stem = path.replace(/\.(qcow2|json|tree|map|unused|verified)$/, '');
   return stem !== path && existsSync(`${stem}.json`) && existsSync(`${stem}.tree`);
 }
 
@@ -101,6 +103,7 @@ function named(history: History, point: HistoryPoint): NamedPoint {
       source: history.source(point),
       tree: history.tree(point),
       bad: manifest.bad.runs,
+      leftOut: () => history.leftOut(point),
       files: history.chain(point).map(one => realpathSync(join(history.path, one.manifest.image.file))),
       history: realpathSync(history.path),
       volume: manifest.volume,
@@ -126,6 +129,7 @@ function inImage(path: string, which: string | undefined, options: PointOptions)
       source: point.open(),
       tree: undefined,
       bad: [],
+      leftOut: () => [],
       files: chain.files.map(file => realpathSync(file.path)),
       history: undefined,
       volume: undefined,

@@ -74,3 +74,10 @@ export async function contentOf(disk: Probed): Promise<Content | undefined> {
   }
   return undefined;
 }
+
+/** All that it could be taken for: what was there before leaves its marks. Throws what reading throws. */
+export async function contentsOf(disk: Probed): Promise<Content[]> {
+  const head = await disk.read(0, Math.min(REACH, disk.size));
+  const found = await Promise.all(READERS.map(async reader => reader(head, disk)));
+  return found.filter(one => one !== undefined);
+}

@@ -4,7 +4,7 @@
  */
 
 import { hasAt } from './content/fields.js';
-import { contentOf } from './content.js';
+import { contentOf, contentsOf } from './content.js';
 import type { ReadAt } from './partitions.js';
 
 export interface Signature {
@@ -27,4 +27,9 @@ export async function markOf(read: ReadAt, size = Number.MAX_SAFE_INTEGER): Prom
 /** Its name alone. */
 export async function signatureOf(read: ReadAt, size?: number): Promise<string | undefined> {
   return (await markOf(read, size))?.name;
+}
+
+/** The names of all that it may hold, where marks of more than one have stayed; tables of partitions are not among them. */
+export async function signaturesOf(read: ReadAt, size = Number.MAX_SAFE_INTEGER): Promise<ReadonlySet<string>> {
+  return new Set((await contentsOf({ size, read })).map(({ type }) => type));
 }

@@ -24,7 +24,8 @@ export interface VolumesBackedUp {
 
 interface Target {
   readonly to: string;
-  readonly leaveUnused?: boolean;
+  readonly allSectors?: boolean;
+  readonly excludeSwap?: boolean;
 }
 
 /** Whether SOURCE names a volume, not a path; a folder is no source. */
@@ -74,7 +75,7 @@ export async function backupLease(
 async function backupSnapshot(
   client: Client,
   snapshot: LeaseSnapshot,
-  { to, leaveUnused }: Target,
+  { to, allSectors, excludeSwap }: Target,
   options: BackupOptions,
 ): Promise<BackupResult> {
   const { consistency } = snapshot;
@@ -89,7 +90,8 @@ async function backupSnapshot(
   return backup(path, to, options, {
     format: 'raw',
     sectorSize: volume.sectorSize === 4096 ? 4096 : 512,
-    map: leaveUnused,
+    allSectors,
+    excludeSwap,
     volume: { id: volume.id, name: volume.name, source: volume.origin },
     time: new Date(snapshot.at),
     consistency,

@@ -23,7 +23,8 @@ interface Flags extends StateFlags {
   readonly rate?: number;
   readonly label?: string;
   readonly format?: string;
-  readonly leaveUnused?: boolean;
+  readonly allSectors?: boolean;
+  readonly excludeSwap?: boolean;
 }
 
 export function define(command: Command): void {
@@ -52,7 +53,8 @@ export function define(command: Command): void {
     .option('--compress <HOW>', 'zstd, zstd:LEVEL (1 to 19) or none', parseCompression, 3)
     .option('--ignore-read-errors', 'go on where the source cannot be read; what is left out is listed')
     .option('--rate <SIZE>', 'bytes that are read in a second at most', text => parseSize(text, '--rate'))
-    .option('--leave-unused', 'leave out what the file system says it does not use, such as deleted files')
+    .option('--all-sectors', 'keep what file systems say they do not use, such as deleted files')
+    .option('--exclude-swap', 'leave out swap, pagefile.sys, hiberfil.sys and swapfile.sys')
     .option('--label <TEXT>', 'a note that stands with the point')
     .option('--format <NAME>', 'the format of an image (recognised unless given): qcow2, raw')
     .addHelpText(
@@ -62,8 +64,10 @@ A SOURCE with a slash in it, or that is a file here, is a path; else it is a vol
 named one moment is taken, read and deleted again. Of a volume that is written to meanwhile, what had to be preserved is read
 first, and what is stored is preserved no more. Each point is one qcow2 image that QEMU reads too, with a manifest and a hash tree beside it. It is
 there when it has been read back and has the digests of what was read; a run that fails leaves nothing behind.
---leave-unused asks partclone, of a SOURCE that begins with a file system (ext, XFS, btrfs, NTFS, FAT, exFAT) which is at rest;
-where it cannot be asked or believed, all is kept, and the record says why. What is left out reads as zeros.
+What a file system (ext, XFS, btrfs, NTFS, FAT, exFAT; the whole of SOURCE, or a partition) says it does not use is left out and
+reads as zeros: by its own map, through partclone, where it is at rest. Where no map can be had or believed, all sectors are
+taken, and the record says why. --exclude-swap leaves out the content of swap: partitions and files of Linux, and what Windows has
+in its root folder. A system that is hibernated there does not wake up again from such a point: it starts anew.
 With --json, lines {"progress": …} come on standard error while it runs.
 ${examples(['asof backup data --to /backup/data', 'asof backup /dev/sdb1 --to /backup/sdb1 --kind full', 'asof backup vm.img --to /backup/vm --ignore-read-errors'])}`,
     )
@@ -87,6 +91,7 @@ ${examples(['asof backup data --to /backup/data', 'asof backup /dev/sdb1 --to /b
       };
       const { backup, isVolume, backupVolumes, noteFailure } = await import('./backup-volume.js');
       try {
+        const { format, allSectors, excludeSwap } = flags;
         const [source, second] = sources as [string, string?];
         const volumes = sources.filter(isVolume);
         if (second !== undefined && (volumes.length < sources.length || flags.base !== undefined)) {
@@ -98,9 +103,7 @@ ${examples(['asof backup data --to /backup/data', 'asof backup /dev/sdb1 --to /b
           volumes.length > 0
             ? await backupVolumes(sources, flags, options)
             : {
-                results: [
-                  await backup(source, flags.to, options, { format: flags.format, map: flags.leaveUnused }),
-                ],
+                results: [await backup(source, flags.to, options, { format, allSectors, excludeSwap })],
                 marks: [],
                 warnings: [],
               };
@@ -137,6 +140,14 @@ function forPeople({ point, cleared }: BackupResult): string {
     `root ${manifest.root}`,
   ];
   if (manifest.allocationWhy !== undefined) lines.push(unusedText(manifest));
+  for (const { name, kind, partition, runs } of manifest.excluded ?? []) {
+    const bytes = runs.reduce((sum, [, length]) => sum + length, 0);
+    const where = partition === undefined ? '' : ` of partition ${partition}`;
+    lines.push(
+      `left out: ${kind.replace('-', ' ')} ${name || 'without a label'}${where}, ${humanSize(bytes)}`,
+    );
+  }
+  for (const why of manifest.excludedNot ?? []) lines.push(`not left out: ${why}`);
   if (manifest.sha256) lines.push(`sha256 of the disk ${manifest.sha256}`);
   if (bad.runs.length > 0) {
     const bytes = bad.runs.reduce((sum, [, length]) => sum + length, 0);
@@ -148,9 +159,9 @@ function forPeople({ point, cleared }: BackupResult): string {
   return lines.map(text => `${printable(text)}\n`).join('');
 }
 
-function unusedText({ allocation, allocationWhy }: BackupResult['point']['manifest']): string {
-  return allocation === 'map'
-    ? `unused space left out: ${allocationWhy}`
+function unusedText({ unused, allocationWhy }: BackupResult['point']['manifest']): string {
+  return unused
+    ? `unused space left out, ${humanSize(unused.bytes)}: ${allocationWhy}`
     : `unused space kept: ${allocationWhy}`;
 }
 

@@ -29,6 +29,7 @@ const SAID = {
   'only-right': 'only right',
   equal: 'equal',
   unreadable: 'unreadable',
+  'left-out': 'left out',
 } as const;
 
 export function define(command: Command): void {
@@ -51,7 +52,8 @@ export function define(command: Command): void {
       `
 A line a run of sectors, or a file: differs, only left, only right, or unreadable (the exit status is then 3). Points that
 differ are no failure. Two points of histories are compared by their hash trees: only what differs is read. Of files, type,
-size, content, mode, owner and time are compared; attributes and ACLs are not.
+size, content, mode, owner and time are compared; attributes and ACLs are not. What a point has left out of its source (unused
+space, swap) is no difference: the last line counts it, with --json it is of kind left-out.
 ${examples(['asof diff /backup/vm@2026-11-20 /backup/vm', 'asof diff /backup/data live --files', 'asof diff /backup/vm restored.img --partition 2 --files --json'])}`,
     )
     .action(async (left: string, right: string, flags: Flags) => {
@@ -108,11 +110,15 @@ async function sectors(left: NamedPoint, right: NamedPoint, flags: Flags): Promi
   const array = flags.json ? new JsonArray() : undefined;
   const progress = new Progress('comparing', found.both);
   let unlike = 0;
+  let leftOut = 0;
   try {
     if (!array) await row('START', 'LENGTH', 'KIND');
     for await (const { kind, offset, length, why } of found.differences) {
       if (kind === 'unreadable') process.exitCode = EXIT.defects;
       if (kind === 'different' || kind === 'unreadable') unlike += length;
+      if (kind === 'left-out') leftOut += length;
+      // Of a file system's unused space there may be a run a file that was deleted.
+      if (kind === 'left-out' && !array) continue;
       progress.end();
       const more = why === undefined ? {} : { why };
       const side = kind === 'only-a' ? 'only-left' : kind === 'only-b' ? 'only-right' : kind;
@@ -130,7 +136,7 @@ async function sectors(left: NamedPoint, right: NamedPoint, flags: Flags): Promi
     if (array) await array.end();
     else
       await write(
-        `${humanSize(found.both - unlike)} of ${humanSize(found.both)} are equal, compared ${how}\n`,
+        `${humanSize(found.both - unlike - leftOut)} of ${humanSize(found.both)} are equal, compared ${how}${leftOut > 0 ? `; ${humanSize(leftOut)} differ that a point has left out (unused space, swap)` : ''}\n`,
       );
   } finally {
     progress.end();

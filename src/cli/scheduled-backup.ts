@@ -49,7 +49,8 @@ async function work(order: Order): Promise<Said> {
   const began = new Date();
   try {
     await waitForHistory(backup.to, BUSY_MS, stop.signal);
-    const target = { to: backup.to, leaveUnused: backup.leaveUnused ?? false };
+    const { to, allSectors = false, excludeSwap = false } = backup;
+    const target = { to, allSectors, excludeSwap };
     const { results, warnings } = await backupLease(new Client({ state }), lease, target, options);
     say({ said: 'copied' });
     const points = results.map(({ point: { manifest, stem } }, i) => ({

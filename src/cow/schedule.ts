@@ -30,7 +30,8 @@ export interface ScheduledBackup {
   /** Bytes a second. */
   readonly rate?: number;
   readonly ignoreReadErrors?: boolean;
-  readonly leaveUnused?: boolean;
+  readonly allSectors?: boolean;
+  readonly excludeSwap?: boolean;
   readonly label?: string;
   /** Which points of its volumes stay, by rules; all where absent. */
   readonly keep?: Readonly<

@@ -3,6 +3,7 @@
  */
 import { AsofError } from '../errors.js';
 import type { History, HistoryPoint } from './history.js';
+import { unlike } from './left-out.js';
 import { type ImageKind, joinRuns, type Manifest, type Method, type Run } from './manifest.js';
 import type { Tree } from './tree.js';
 import { storedDefects } from './verification.js';
@@ -30,6 +31,8 @@ export interface BaseRequest {
   readonly base: string | undefined;
   readonly method: 'auto' | 'tracked' | 'compared';
   readonly tracker: Tracker | undefined;
+  /** What reads as zeros in the new image, in order, apart. */
+  readonly leftOut: readonly Run[];
 }
 
 export interface Decision {
@@ -114,7 +117,15 @@ export async function decide(history: History, request: BaseRequest): Promise<De
   if (snapshot === null) return compared(`${base.stem} was not read from a snapshot`);
   const { extents, why } = await request.tracker(snapshot);
   if (!extents) return compared(why);
-  return { ...common, method: 'tracked', methodWhy: why, extents: [...extents, ...distrusted] };
+  let leftOut: readonly Run[];
+  try {
+    leftOut = unlike(history.leftOut(base), request.leftOut);
+  } catch (error) {
+    if (!(error instanceof AsofError)) throw error;
+    return compared(error.message);
+  }
+  // What the base left out and this one does not was there all the time, whoever wrote it.
+  return { ...common, method: 'tracked', methodWhy: why, extents: [...extents, ...distrusted, ...leftOut] };
 }
 
 function unusable(what: string): AsofError {

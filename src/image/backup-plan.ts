@@ -3,6 +3,7 @@
  * sparse disk of any size costs what its runs cost.
  */
 import type { BlockSource } from '../block/source.js';
+import { firstBehind } from './left-out.js';
 import type { Run } from './manifest.js';
 import { emptyPages, FANOUT, LEVELS, type Tree } from './tree.js';
 
@@ -70,6 +71,34 @@ export function* tracked(
     end = Math.max(end, to);
   }
   if (end > first) yield { kind: 'read', first, end };
+}
+
+/**
+ * `plan`, of which clusters that lie in `runs` as a whole, which read as zeros, are not read: they are stored where the base has
+ * other.
+ */
+export function* sparing(
+  plan: Plan,
+  runs: readonly Run[],
+  size: number,
+  base: Tree,
+): Generator<PlannedRun, void, undefined> {
+  const cluster = base.clusterSize;
+  for (const one of plan) {
+    let { first } = one;
+    for (let i = firstBehind(runs, first * cluster); i < runs.length && first < one.end; i++) {
+      const [start, length] = runs[i]!;
+      const from = Math.max(first, Math.ceil(start / cluster));
+      if (from >= one.end) break;
+      const last = start + length;
+      const end = Math.min(one.end, last === size ? Math.ceil(last / cluster) : Math.floor(last / cluster));
+      if (end <= from) continue;
+      if (from > first) yield { kind: 'read', first, end: from };
+      yield* zeros(base, from, end);
+      first = end;
+    }
+    if (first < one.end) yield { ...one, first };
+  }
 }
 
 function* zeros(base: Tree, from: number, to: number): Generator<PlannedRun, void, undefined> {

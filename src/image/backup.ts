@@ -7,6 +7,7 @@
  * run. The proof: digests were taken while the source was read; the stored image and its tree are read back, from the
  * disk as far as the kernel lets it go, and have to give the same root.
  */
+import { createHash } from 'node:crypto';
 import { closeSync, constants, fsyncSync, openSync, statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { basename } from 'node:path';
@@ -17,11 +18,12 @@ import { momentOf } from '../moment.js';
 import { Engine, loadAddon } from '../native.js';
 import { type BaseRequest, type Decision, decide } from './backup-base.js';
 import { type CopyOptions, copyClusters, spaceHint } from './backup-copy.js';
-import { inUse, type Plan, tracked, whatMayDiffer } from './backup-plan.js';
+import { inUse, type Plan, sparing, tracked, whatMayDiffer } from './backup-plan.js';
 import { failureOf, markNoted } from './failures.js';
 import { History, type HistoryPoint } from './history.js';
 import { HistoryFolder, type NewPoint } from './history-folder.js';
-import { type Consistency, joinRuns, type Manifest } from './manifest.js';
+import { bytesOf, encodeRuns, excludedRuns } from './left-out.js';
+import { type Consistency, joinRuns, type Manifest, type Run } from './manifest.js';
 import { mapfile } from './mapfile.js';
 import { metadataDigest } from './qcow2-metadata.js';
 import { CLUSTER, Qcow2Writer } from './qcow2-writer.js';
@@ -43,6 +45,10 @@ export interface BackupSource {
   /** `holes`: the source tells what is in use; `map`: its file system does; `all`: all of it is read. */
   readonly allocation: Manifest['allocation'];
   readonly allocationWhy?: string | undefined;
+  /** What `disk` reads as zeros though the source may not: in order, apart. */
+  readonly unused?: readonly Run[] | undefined;
+  readonly excluded?: Manifest['excluded'];
+  readonly excludedNot?: Manifest['excludedNot'];
   readonly tracker?: BaseRequest['tracker'];
   /** Asked when all is read: why what was read is no one moment; undefined where it is. */
   readonly changed?: (() => Promise<string | undefined> | string | undefined) | undefined;
@@ -99,6 +105,7 @@ export async function backup(
       base: options.base,
       method: options.method,
       tracker: source.tracker,
+      leftOut: leftOutOf(source),
     });
     const { id, name } = source.volume;
     const about = { began: start.toISOString(), volume: { id, name } };
@@ -164,8 +171,11 @@ async function write(
       parallel: threads + 2,
       ignoreReadErrors: options.ignoreReadErrors,
       rate: options.rate,
-      // Of bytes that are left out by a map there is no digest: it would not be that of the source.
-      whole: !extents && source.allocation !== 'map' && disk.size - total <= Math.max(HOLES_DIGESTED, total),
+      // Where bytes are left out there is no digest of the whole: it would not be that of the source.
+      whole:
+        !extents &&
+        leftOutOf(source).length === 0 &&
+        disk.size - total <= Math.max(HOLES_DIGESTED, total),
       urgent: options.urgent,
       passed: options.passed,
       stored: options.stored,
@@ -185,7 +195,9 @@ async function write(
     tree.close();
     // Bad places of the base that were read again are good now, or in the list again.
     const bad = joinRuns(copied.bad);
-    if (bad.length > 0) writeMap(point.partial('map'), mapfile(bad, disk.size, source.time));
+    if (bad.length > 0) writeNew(point.partial('map'), Buffer.from(mapfile(bad, disk.size, source.time)));
+    const unused = source.unused?.length ? encodeRuns(source.unused) : undefined;
+    if (unused) writeNew(point.partial('unused'), unused);
     options.step?.('synced');
     const provisional: Manifest = {
       id: point.id,
@@ -212,6 +224,16 @@ async function write(
       tree: { file: basename(point.partial('tree')), bytes: statSync(point.partial('tree')).size },
       allocation: source.allocation,
       ...(source.allocationWhy === undefined ? {} : { allocationWhy: source.allocationWhy }),
+      unused: unused
+        ? {
+            file: basename(point.partial('unused')),
+            runs: source.unused!.length,
+            bytes: bytesOf(source.unused!),
+            sha256: createHash('sha256').update(unused).digest('hex'),
+          }
+        : null,
+      ...(source.excluded ? { excluded: source.excluded } : {}),
+      ...(source.excludedNot ? { excludedNot: source.excludedNot } : {}),
       read: copied.read,
       bad: { runs: bad, file: bad.length > 0 ? point.name('map') : null },
       proof: { root, time: new Date(0).toISOString() },
@@ -226,6 +248,7 @@ async function write(
       ...provisional,
       image: { ...provisional.image, file: point.name('qcow2') },
       tree: { ...provisional.tree, file: point.name('tree') },
+      unused: provisional.unused ? { ...provisional.unused, file: point.name('unused') } : null,
       proof: { root, time: proof },
       milliseconds: Math.round(performance.now() - began),
     };
@@ -236,8 +259,18 @@ async function write(
   }
 }
 
-function planOf({ disk }: BackupSource, { extents, tree }: Decision): Plan {
-  if (extents) return tracked(extents, disk.size, CLUSTER);
+/** What the new image leaves out, in order, apart. */
+function leftOutOf({ unused, excluded }: BackupSource): readonly Run[] {
+  const swap = excludedRuns({ excluded });
+  return swap.length > 0 ? joinRuns([...(unused ?? []), ...swap]) : (unused ?? []);
+}
+
+function planOf(source: BackupSource, { extents, tree }: Decision): Plan {
+  const { disk } = source;
+  if (extents) {
+    const plan = tracked(extents, disk.size, CLUSTER);
+    return tree ? sparing(plan, leftOutOf(source), disk.size, tree) : plan;
+  }
   return tree ? whatMayDiffer(disk.source, CLUSTER, tree) : inUse(disk.source, CLUSTER);
 }
 
@@ -289,10 +322,10 @@ function metadataOf(path: string): string {
   }
 }
 
-function writeMap(path: string, text: string): void {
+function writeNew(path: string, bytes: Uint8Array): void {
   const fd = openSync(path, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600);
   try {
-    writeAt(fd, Buffer.from(text), 0);
+    writeAt(fd, bytes, 0);
     fsyncSync(fd);
   } finally {
     closeSync(fd);

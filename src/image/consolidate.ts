@@ -309,7 +309,7 @@ class Consolidation {
     }
     const temporary = mergeTemporary(this.#path, record.id);
     writeSealed(at(`${record.stem}.json`), temporary, MANIFEST_KIND, record.manifest);
-    for (const end of ['json', 'tree', 'map', 'verified']) {
+    for (const end of ['json', 'tree', 'map', 'unused', 'verified']) {
       rmSync(at(`${record.baseStem}.${end}`), { force: true });
     }
     syncFolder(this.#path);

@@ -29,10 +29,10 @@ import { readSealed, writeSealed } from './sealed.js';
 
 const LOCK = '.asof-lock';
 const INTENT = 'intent';
-const PARTIAL = /^\.asof-([0-9a-f-]{36})\.(?:intent|qcow2|tree|map|json)$/;
+const PARTIAL = /^\.asof-([0-9a-f-]{36})\.(?:intent|qcow2|tree|map|unused|json)$/;
 
 /** The files of a point beside its manifest, in the order in which they get their names. */
-export const PARTS = ['qcow2', 'tree', 'map'] as const;
+export const PARTS = ['qcow2', 'tree', 'map', 'unused'] as const;
 export type Part = (typeof PARTS)[number];
 
 interface Intent {

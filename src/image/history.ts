@@ -14,8 +14,9 @@ import { loadAddon } from '../native.js';
 import { command } from '../shell.js';
 import { sameFile, stateOf } from './file-state.js';
 import type { Image } from './format.js';
+import { excludedRuns, readRuns } from './left-out.js';
 import { filesOf, type HistoryPoint, type ListedPoint, Listing, mergesAmong } from './listing.js';
-import type { Run } from './manifest.js';
+import { joinRuns, type Run } from './manifest.js';
 import { qcow2 } from './qcow2.js';
 import { Tree, TreeFile } from './tree.js';
 
@@ -77,6 +78,20 @@ export class History extends Listing {
   /** What the image of a point itself holds. Throws HISTORY_DAMAGED where it is not that of the manifest. */
   layer(point: HistoryPoint): Layer {
     return this.image(point).layer;
+  }
+
+  /**
+   * What reads as zeros whatever the source had there, in order, apart: unused space and swap. Throws HISTORY_DAMAGED,
+   * NOT_FOUND or IO.
+   */
+  leftOut({ manifest, stem }: HistoryPoint): readonly Run[] {
+    const { unused, disk } = manifest;
+    if (!unused) {
+      if (manifest.allocation !== 'map') return excludedRuns(manifest);
+      throw new AsofError('HISTORY_DAMAGED', `${stem} does not say what it left out`);
+    }
+    const runs = readRuns(join(this.path, unused.file), disk.size, unused.sha256);
+    return joinRuns([...runs, ...excludedRuns(manifest)]);
   }
 
   image(point: HistoryPoint): Image {

@@ -17,6 +17,19 @@ export type Consistency = 'application' | 'filesystem' | 'quiet' | 'crash' | 'un
 /** Offset and length, bytes. */
 export type Run = readonly [number, number];
 
+/** Swap that was left out. */
+export interface Excluded {
+  readonly kind: 'swap-partition' | 'swap-file' | 'windows-file';
+  /** Its path in its file system; of a swap partition its label, which may be ''. */
+  readonly name: string;
+  /** undefined where the disk has no partitions. */
+  readonly partition?: number | undefined;
+  /** Of the swap, where it has one. */
+  readonly uuid?: string | undefined;
+  /** In order, apart; bytes of the disk. */
+  readonly runs: readonly Run[];
+}
+
 export interface Manifest {
   readonly id: string;
   readonly volume: {
@@ -60,8 +73,21 @@ export interface Manifest {
   readonly tree: { readonly file: string; readonly bytes: number };
   /** How the sectors in use were found. */
   readonly allocation: 'holes' | 'all' | 'map';
-  /** Which map of used space it was, or why there was none; only where one was asked for. */
+  /** Which maps of used space there were, or why there was none. */
   readonly allocationWhy?: string | undefined;
+  /** What file systems do not use: zeros in the image. null where nothing was left out by a map. */
+  readonly unused?: {
+    readonly file: string;
+    readonly runs: number;
+    /** Of the disk. */
+    readonly bytes: number;
+    /** SHA-256 of the file. */
+    readonly sha256: string;
+  } | null;
+  /** Swap that was left out by wish: zeros in the image, without its first page. */
+  readonly excluded?: readonly Excluded[];
+  /** Swap that was found and kept, and why; sentences. */
+  readonly excludedNot?: readonly string[];
   /** Bytes that were read of the source. */
   readonly read: number;
   /** Sectors of the disk that could not be read; zeros in the image, errors in a mount. In order, apart. */
@@ -92,6 +118,14 @@ function faultOf(body: Manifest): string | undefined {
   if (!Number.isSafeInteger(body.disk?.size) || body.disk.size <= 0) return 'it has no size';
   if (!/^[0-9a-f]{64}$/.test(String(body.root))) return 'it has no root';
   if (Number.isNaN(Date.parse(body.time))) return 'it has no time';
+  const { unused, excluded } = body;
+  if (unused && (typeof unused.file !== 'string' || !/^[^./][^/]*$/.test(unused.file))) {
+    return `${JSON.stringify(unused.file)} is no name of a file beside it`;
+  }
+  const isRun = (run: unknown) => Array.isArray(run) && run.length === 2 && run.every(Number.isSafeInteger);
+  if (excluded?.some(({ runs }) => !Array.isArray(runs) || !runs.every(isRun))) {
+    return 'what it left out is no list of runs';
+  }
   if (!Array.isArray(body.bad?.runs)) return 'it has no list of bad sectors';
   return undefined;
 }

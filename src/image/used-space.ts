@@ -3,23 +3,30 @@
  * are backed up, so that map and data are one moment. Whatever the map does not call unused counts as in use.
  *
  * A map is believed of a file system that is at rest alone: one whose journal is still to be replayed may have data where its
- * own map says nothing is. partclone refuses that for ext; here it is asked of XFS, NTFS, btrfs and exFAT.
+ * own map says nothing is, and a hibernated system has it in memory. partclone does not look at all of that; it is looked at here.
  */
 import { execFile } from 'node:child_process';
 import { closeSync, mkdtempSync, openSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import type { Extent } from '../block/extent.js';
-import { type BlockSource, checkRange } from '../block/source.js';
+import type { ReadAt } from '../block/partitions.js';
 import type { Run } from './manifest.js';
+import { hibernated, ntfsUnrest } from './ntfs-files.js';
 import { readAt } from './write.js';
 
 /** Milliseconds for a map. */
 const LONGEST = 600_000;
 
+/** Bytes of a map, and of what a log holds; more is refused. */
+const MAP_BYTES = 2 ** 28;
+const LOG_BYTES = 2 ** 24;
+
 /** Bytes from the beginning that tell what it is: the superblock of btrfs lies at 64 KiB. */
 const HEAD = 0x10000 + 4096;
+
+/** At both ends of a file system everything is kept: boot code that it knows nothing of, superblocks of what holds it. */
+export const ENDS = 2 ** 20;
 
 export interface UsedSpace {
   /** Runs that nothing uses, rising and apart; undefined where no map can be had or believed. */
@@ -28,61 +35,118 @@ export interface UsedSpace {
   readonly why: string;
 }
 
-interface Known {
-  readonly name: string;
+/** A file system, by what stands at its beginning. */
+export interface FileSystem {
+  readonly name: 'XFS' | 'NTFS' | 'exFAT' | 'FAT' | 'btrfs' | 'ext';
   readonly program: string;
+  /** As src/block/signature.ts calls it. */
+  readonly mark: string;
   readonly is: (head: Buffer) => boolean;
-  /** Why it is not at rest; undefined where it is, or where partclone itself finds out. */
-  readonly unrest?: (head: Buffer, path: string) => Promise<string | undefined> | string | undefined;
+  /** Why it is not at rest, so that neither its map nor what it says of a file can be believed; undefined where it is. */
+  readonly unrest: (head: Buffer, path: string) => Promise<string | undefined> | string | undefined;
+  /** More that speaks against its map alone. */
+  readonly unlikely?: (path: string) => Promise<string | undefined>;
 }
 
 const text = (head: Buffer, at: number, length: number) => head.toString('latin1', at, at + length);
 
-const KNOWN: readonly Known[] = [
-  { name: 'XFS', program: 'partclone.xfs', is: head => text(head, 0, 4) === 'XFSB', unrest: xfsLog },
-  { name: 'NTFS', program: 'partclone.ntfs', is: head => text(head, 3, 8) === 'NTFS    ', unrest: ntfsLog },
+const IN_USE = 'it is marked as in use';
+const REPLAY = 'its log is to be replayed';
+
+export const FILE_SYSTEMS: readonly FileSystem[] = [
+  {
+    name: 'XFS',
+    program: 'partclone.xfs',
+    mark: 'xfs',
+    is: head => text(head, 0, 4) === 'XFSB',
+    unrest: xfsLog,
+  },
+  {
+    name: 'NTFS',
+    program: 'partclone.ntfs',
+    mark: 'ntfs',
+    is: head => text(head, 3, 8) === 'NTFS    ',
+    unrest: (_head, path) => reading(path, ntfsUnrest),
+    unlikely: path => reading(path, hibernated),
+  },
   {
     name: 'exFAT',
     program: 'partclone.exfat',
+    mark: 'exfat',
     is: head => text(head, 3, 8) === 'EXFAT   ',
     // Microsoft, "exFAT file system specification", 3.1.13: VolumeFlags.
-    unrest: head => ((head[106]! & 2) !== 0 ? 'it is marked as in use' : undefined),
+    unrest: head => ((head[106]! & 2) !== 0 ? IN_USE : undefined),
   },
   {
     name: 'FAT',
     program: 'partclone.fat',
+    mark: 'vfat',
     is: head =>
       (text(head, 54, 3) === 'FAT' || text(head, 82, 5) === 'FAT32') && head.readUInt16LE(510) === 0xaa55,
+    // Linux, fs/fat/fat.h: FAT_STATE_DIRTY. What stands in the table itself partclone looks at.
+    unrest: head => ((head[text(head, 82, 5) === 'FAT32' ? 0x41 : 0x25]! & 1) !== 0 ? IN_USE : undefined),
   },
   {
     name: 'btrfs',
     program: 'partclone.btrfs',
+    mark: 'btrfs',
     is: head => text(head, 0x10040, 8) === '_BHRfS_M',
-    // struct btrfs_super_block: log_root. What fsync(2) wrote since the last commit is known to the log tree alone.
-    unrest: head => (head.readBigUInt64LE(0x10060) !== 0n ? 'its log is to be replayed' : undefined),
+    unrest: btrfsUnrest,
   },
-  { name: 'ext', program: 'partclone.extfs', is: head => head.readUInt16LE(1024 + 56) === 0xef53 },
+  {
+    name: 'ext',
+    program: 'partclone.extfs',
+    mark: 'ext4',
+    is: head => head.readUInt16LE(1024 + 56) === 0xef53,
+    unrest: extUnrest,
+  },
 ];
+
+/** The file system that the file or device at `path` begins with. Throws what reading throws. */
+export function fileSystemAt(
+  path: string,
+): { readonly known: FileSystem; readonly head: Buffer } | undefined {
+  const head = headOf(path);
+  const known = FILE_SYSTEMS.find(({ is }) => is(head));
+  return known && { known, head };
+}
 
 /** Of the file system that the file or device at `path` holds, which has `size` bytes. Throws nothing. */
 export async function usedSpace(path: string, size: number): Promise<UsedSpace> {
   const no = (why: string): UsedSpace => ({ unused: undefined, why });
-  let known: Known | undefined;
+  let known: FileSystem | undefined;
   try {
-    const head = headOf(path);
-    known = KNOWN.find(({ is }) => is(head));
-    if (!known) return no('it begins with no file system that partclone knows');
-    const unrest = await known.unrest?.(head, path);
+    const found = fileSystemAt(path);
+    if (!found) return no('it begins with no file system that partclone knows');
+    known = found.known;
+    const unrest = (await known.unrest(found.head, path)) ?? (await known.unlikely?.(path));
     if (unrest !== undefined) return no(`the map of ${known.name} is not to be believed: ${unrest}`);
     const unused = parseDomain(await domain(known.program, path), size);
     if (typeof unused === 'string') return no(`the map of ${known.program} makes no sense: ${unused}`);
-    return { unused, why: `the map of ${known.name}, by ${known.program}` };
+    const why = `the map of ${known.name}, by ${known.program}`;
+    return { unused: within(unused, ENDS, size - ENDS), why };
   } catch (error) {
-    const { code, stderr } = error as { code?: unknown; stderr?: string };
-    if (code === 'ENOENT' && known) return no(`${known.program} is not installed`);
-    const said = stderr?.trim().split('\n').slice(-2)[0] ?? String(error);
-    return no(known ? `${known.program} refused: ${said}` : `it cannot be read: ${String(error)}`);
+    const { code, stderr, killed } = error as { code?: unknown; stderr?: string; killed?: boolean };
+    if (code === 'ENOENT' && known) {
+      return no(`${known.program} is not installed: it comes with partclone (apt-get install partclone)`);
+    }
+    if (killed && known) return no(`${known.program} did not end in ${LONGEST / 60_000} minutes`);
+    const said = stderr?.trim().split('\n').slice(-2)[0]?.trim() || String(error);
+    return no(
+      known ? `${known.program} refused: ${said.slice(0, 300)}` : `it cannot be read: ${String(error)}`,
+    );
   }
+}
+
+/** The parts of `runs` in [from, to). */
+function within(runs: readonly Run[], from: number, to: number): Run[] {
+  const parts: Run[] = [];
+  for (const [start, length] of runs) {
+    const first = Math.max(start, from);
+    const end = Math.min(start + length, to);
+    if (end > first) parts.push([first, end - first]);
+  }
+  return parts;
 }
 
 function headOf(path: string): Buffer {
@@ -107,58 +171,71 @@ async function domain(program: string, path: string): Promise<string> {
   }
 }
 
-const options = () => ({
+export const options = (maxBuffer = MAP_BYTES) => ({
   timeout: LONGEST,
-  maxBuffer: 2 ** 30,
+  maxBuffer,
+  killSignal: 'SIGKILL' as const,
   // Debian keeps them where only an administrator looks.
   env: { ...process.env, PATH: `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin`, LC_ALL: 'C' },
 });
 
+/**
+ * What a log holds, line by line, that brings nothing but the superblock up to date: freezing a file system leaves one such behind
+ * (Linux, fs/xfs/xfs_super.c, xfs_fs_freeze), when everything else is where it belongs.
+ */
+const SUPERBLOCK_ONLY = [
+  /^LOG REC AT LSN cycle \d+ block \d+ \(.*\)$/,
+  /^=+$/,
+  /^TRANS: tid:0x[0-9a-f]+ {2}#items:\d+ {2}trans:0x[0-9a-f]+ {2}q:0x[0-9a-f]+$/,
+  /^BUF: cnt:2 total:2 a:0x[0-9a-f]+ len:24 a:0x[0-9a-f]+ len:\d+$/,
+  /^BUF: {2}#regs:2 {3}start blkno:0x0 {3}len:\d+ {3}bmap size:1 {3}flags:0x[0-9a-f]+$/,
+  /^SUPER Block Buffer:$/,
+];
+
 async function xfsLog(_head: Buffer, path: string): Promise<string | undefined> {
   const unknown = 'xfs_logprint does not say that its log is clean';
+  let printed: string;
   try {
-    const { stdout } = await run('xfs_logprint', ['-t', path], options());
-    if (/state: <CLEAN>/.test(stdout)) return undefined;
-    return /state: <DIRTY>/.test(stdout) ? 'its log is to be replayed' : unknown;
-  } catch {
-    return unknown;
+    printed = (await run('xfs_logprint', ['-t', path], options(LOG_BYTES))).stdout;
+  } catch (error) {
+    const { code } = error as { code?: unknown };
+    if (code === 'ENOENT') return 'xfs_logprint is not installed: it comes with xfsprogs';
+    return code === 'ERR_CHILD_PROCESS_STDIO_MAXBUFFER' ? REPLAY : unknown;
+  }
+  if (/state: <CLEAN>/.test(printed)) return undefined;
+  const [, rest] = printed.split(/state: <DIRTY>/);
+  if (rest === undefined) return unknown;
+  const lines = rest.split('\n').map(line => line.trim());
+  const harmless = lines.every(line => line === '' || SUPERBLOCK_ONLY.some(known => known.test(line)));
+  return harmless ? undefined : REPLAY;
+}
+
+async function reading<T>(path: string, work: (read: ReadAt) => Promise<T>): Promise<T> {
+  const fd = openSync(path, 'r');
+  try {
+    return await work(async (offset, length) => readAt(fd, offset, length));
+  } finally {
+    closeSync(fd);
   }
 }
 
 /**
- * Whether the log of NTFS is at rest: the restart pages at the beginning of $LogFile, record 2 of the MFT, say so, or nobody has
- * written any. Layout: ntfs-3g, include/ntfs-3g/layout.h and logfile.h; ntfs_is_logfile_clean() in libntfs-3g/logfile.c.
+ * ext2/3/4, lib/ext2fs/ext2_fs.h: s_state, s_feature_incompat. Only who has no journal must have been unmounted to be clean: a
+ * file system that was frozen has none of its journal to be replayed.
  */
-function ntfsLog(head: Buffer, path: string): string | undefined {
-  const unknown = 'its log cannot be found';
-  const cluster = head.readUInt16LE(0x0b) * head.readUInt8(0x0d);
-  const size = head.readInt8(0x40);
-  const record = size < 0 ? 2 ** -size : size * cluster;
-  if (cluster === 0 || record < 512 || record > 65536) return unknown;
-  const fd = openSync(path, 'r');
-  try {
-    const mft = Number(head.readBigUInt64LE(0x30)) * cluster;
-    const file = readAt(fd, mft + 2 * record, record);
-    if (text(file, 0, 4) !== 'FILE') return unknown;
-    let at = file.readUInt16LE(0x14);
-    while (at + 64 <= record && file.readUInt32LE(at) < 0x80) at += file.readUInt32LE(at + 4) || record;
-    if (at + 64 > record || file.readUInt32LE(at) !== 0x80 || file[at + 8] !== 1) return unknown;
-    const run = at + file.readUInt16LE(at + 0x20);
-    const [lengths, places] = [file[run]! & 15, file[run]! >> 4];
-    if (lengths < 1 || places < 1 || places > 6 || run + 1 + lengths + places > record) return unknown;
-    const log = readAt(fd, file.readIntLE(run + 1 + lengths, places) * cluster, 8192);
-    for (const page of [log.subarray(0, 4096), log.subarray(4096)]) {
-      if (page.every(byte => byte === 0xff)) continue;
-      if (text(page, 0, 4) !== 'RSTR') return unknown;
-      const area = page.readUInt16LE(0x18);
-      if (area + 16 > page.length) return unknown;
-      const isClean = (page.readUInt16LE(area + 14) & 2) !== 0 || page.readUInt16LE(area + 12) === 0xffff;
-      if (!isClean) return 'its log is to be replayed';
-    }
-    return undefined;
-  } finally {
-    closeSync(fd);
-  }
+function extUnrest(head: Buffer): string | undefined {
+  const state = head.readUInt16LE(1024 + 0x3a);
+  const features = head.readUInt32LE(1024 + 0x60);
+  if ((features & 4) !== 0) return 'its journal is to be replayed';
+  if ((features & 8) !== 0) return 'it is the journal of another one';
+  if ((state & 2) !== 0) return 'it is marked as having errors';
+  return state === 1 ? undefined : 'it was not unmounted';
+}
+
+/** struct btrfs_super_block: log_root, num_devices. What fsync(2) wrote since the last commit is known to the log tree alone. */
+function btrfsUnrest(head: Buffer): string | undefined {
+  if (head.readBigUInt64LE(0x10060) !== 0n) return REPLAY;
+  return head.readBigUInt64LE(0x10088) === 1n ? undefined : 'it is one of several devices';
 }
 
 /** Runs that a domain map calls unused, or why it is none: ddrescue's format, rising and without gaps. */
@@ -177,37 +254,4 @@ export function parseDomain(map: string, size: number): Run[] | string {
     if (status === '?' && bytes > 0) unused.push([at, bytes]);
   }
   return lines.length > 0 ? unused : 'it is empty';
-}
-
-/** `source`, of which `unused` reads as zeros: runs that are rising, apart and within its size. */
-export function withoutUnused(source: BlockSource, unused: readonly Run[]): BlockSource {
-  return {
-    ...source,
-    *extents(offset, length): Generator<Extent, void, undefined> {
-      checkRange(source.size, offset, length);
-      const end = offset + length;
-      for (let i = firstBehind(unused, offset); i < unused.length && offset < end; i++) {
-        const [start, size] = unused[i]!;
-        if (start >= end) break;
-        if (start > offset) yield* source.extents(offset, start - offset);
-        const from = Math.max(start, offset);
-        const stop = Math.min(start + size, end);
-        yield { kind: 'zero', length: stop - from };
-        offset = stop;
-      }
-      if (offset < end) yield* source.extents(offset, end - offset);
-    },
-    close: () => source.close(),
-  };
-}
-
-/** The first run that ends behind `offset`. */
-function firstBehind(runs: readonly Run[], offset: number): number {
-  let [low, high] = [0, runs.length];
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if (runs[middle]![0] + runs[middle]![1] > offset) high = middle;
-    else low = middle + 1;
-  }
-  return low;
 }

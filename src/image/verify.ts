@@ -63,6 +63,9 @@ export async function verifyPoint(
     if (found !== point.manifest.image.metadata) {
       faults.push(`${image.file.path}: its metadata is not what was written`);
     }
+    await attempt(() => {
+      history.leftOut(point);
+    });
     for (const trouble of image.troubles) faults.push(`${image.file.path}: ${trouble}`);
     loadAddon().dropCache(image.file.fd);
     // Filled places have digests like any other: a mount shows errors there, here they are compared.

@@ -14,6 +14,7 @@ import { stack } from '../../src/block/stack.js';
 import { type BackupOptions, type BackupSource, backup } from '../../src/image/backup.js';
 import type { Changes } from '../../src/image/backup-base.js';
 import { History, type HistoryPoint, withBad } from '../../src/image/history.js';
+import { leavingOut } from '../../src/image/left-out.js';
 import type { Run } from '../../src/image/manifest.js';
 import { CLUSTER } from '../../src/image/qcow2-writer.js';
 import type { Verified } from '../../src/image/verification.js';
@@ -55,6 +56,8 @@ export class Lab {
   bytes: Buffer;
   /** What cannot be read of the source. */
   bad: readonly Run[] = [];
+  /** What is left out, by a map. */
+  unused: readonly Run[] = [];
   /** What was written since each snapshot. */
   readonly #since = new Map<string, Run[]>();
   #time = Date.UTC(2026, 0, 1);
@@ -88,7 +91,7 @@ export class Lab {
   ): Promise<HistoryPoint> {
     const file = ImageFile.open(this.source);
     const engine = newEngine();
-    const disk = new Disk(engine, withBad(rawSource(file), this.bad));
+    const disk = new Disk(engine, leavingOut(withBad(rawSource(file), this.bad), this.unused));
     const snapshot = `snapshot-${++this.#serial}`;
     this.#since.set(snapshot, []);
     this.#time += 60_000;
@@ -101,7 +104,8 @@ export class Lab {
           time: new Date(this.#time),
           consistency: 'crash',
           snapshot,
-          allocation: 'holes',
+          allocation: this.unused.length > 0 ? 'map' : 'holes',
+          unused: this.unused,
           tracker: async since => this.#changes(since),
           ...facts,
         },
