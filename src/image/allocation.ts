@@ -132,10 +132,12 @@ class Search {
       if (this.#wishes.swap) await this.#swapPartition(part, where, read);
       return;
     }
-    const inBytes = part.start === 0 && part.size === this.#disk.size;
+    const isWhole = part.start === 0 && part.size === this.#disk.size;
+    // xfs_logprint opens for writing what is no device, which a snapshot does not allow.
+    const asItIs = isWhole && !(marks.has('xfs') && process.geteuid?.() === 0);
     let window: { path: string; close(): void } | undefined;
     try {
-      window = inBytes
+      window = asItIs
         ? { path: this.#path, close() {} }
         : await openWindow(this.#path, part.start, part.size, this.#disk.sectorSize);
       const found = fileSystemAt(window.path);
@@ -183,7 +185,12 @@ class Search {
       return;
     }
     if (known.name === 'NTFS') {
-      for (const { name, runs, why } of await ntfsRootFiles(read, WINDOWS)) {
+      const files = await ntfsRootFiles(read, WINDOWS);
+      if (typeof files === 'string') {
+        this.#kept.push(`${where}no swap was looked for: ${files}`);
+        return;
+      }
+      for (const { name, runs, why } of files) {
         if (runs) this.#leaveOut(part, { kind: 'windows-file', name: `/${name}`, runs });
         else this.#kept.push(`${where}/${name} is kept: ${why}`);
       }

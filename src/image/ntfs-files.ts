@@ -53,38 +53,35 @@ export interface NtfsFile {
 class Unclear extends Error {}
 
 /** Why an NTFS is not at rest; undefined where it is. Throws what reading throws. */
-export async function ntfsUnrest(read: ReadAt): Promise<string | undefined> {
-  try {
+export function ntfsUnrest(read: ReadAt): Promise<string | undefined> {
+  return orWhy(async () => {
     const volume = await Ntfs.open(read);
-    const information = (await volume.record(VOLUME)).attributes.find(({ type }) => type === STANDARD.volume);
-    if (!information || information.value.length < 12)
-      throw new Unclear('it does not say whether it is dirty');
+    const { attributes } = await volume.record(VOLUME);
+    const information = attributes.find(({ type }) => type === STANDARD.volume);
+    if (!information || information.value.length < 12) return 'it does not say whether it is dirty';
     if ((information.value.readUInt16LE(10) & 1) !== 0) return 'it is marked as to be checked';
-    return await volume.logUnrest();
-  } catch (error) {
-    if (!(error instanceof Unclear)) throw error;
-    return error.message;
-  }
+    return volume.logUnrest();
+  });
 }
 
 /** Why its map may not be what the system has in memory: it sleeps. Throws what reading throws. */
-export async function hibernated(read: ReadAt): Promise<string | undefined> {
-  try {
-    const [file] = await ntfsRootFiles(read, ['hiberfil.sys']);
+export function hibernated(read: ReadAt): Promise<string | undefined> {
+  return orWhy(async () => {
+    const [file] = await rootFiles(read, ['hiberfil.sys']);
     if (!file) return undefined;
-    if (!file.runs) return `whether it is hibernated cannot be told: ${file.why}`;
-    const [first] = file.runs;
-    if (!first) return undefined;
+    const [first] = file.runs ?? [];
+    if (!first) return `whether it is hibernated cannot be told: ${file.why || 'there is nothing in it'}`;
     const mark = (await read(first[0], 4)).toString('latin1').toLowerCase();
     return mark === 'hibr' ? 'the system on it is hibernated' : undefined;
-  } catch (error) {
-    if (!(error instanceof Unclear)) throw error;
-    return error.message;
-  }
+  });
 }
 
-/** Those of the `names` (any case) that are files in the root folder. Throws what reading throws, and an Error that says why. */
-export async function ntfsRootFiles(read: ReadAt, names: readonly string[]): Promise<NtfsFile[]> {
+/** Those of the `names`, in small letters, that are files in the root folder; or why that cannot be told. */
+export function ntfsRootFiles(read: ReadAt, names: readonly string[]): Promise<NtfsFile[] | string> {
+  return orWhy(() => rootFiles(read, names));
+}
+
+async function rootFiles(read: ReadAt, names: readonly string[]): Promise<NtfsFile[]> {
   const volume = await Ntfs.open(read);
   const found: NtfsFile[] = [];
   for (const [number, sequence] of await volume.namesIn(ROOT, names)) {
@@ -92,6 +89,17 @@ export async function ntfsRootFiles(read: ReadAt, names: readonly string[]): Pro
     if (file && !found.some(({ name }) => name === file.name)) found.push(file);
   }
   return found;
+}
+
+/** What leads out of a record (RangeError of Buffer) makes no more sense than what is said to be unclear. */
+async function orWhy<T>(work: () => Promise<T>): Promise<T | string> {
+  try {
+    return await work();
+  } catch (error) {
+    if (error instanceof RangeError) return 'a record of it makes no sense';
+    if (error instanceof Unclear) return error.message;
+    throw error;
+  }
 }
 
 class Ntfs {
