@@ -123,7 +123,7 @@ class Search {
       return this.#disk.read(part.start + from, Math.min(length, part.size - from));
     };
     if (performance.now() - this.#began > LONGEST) return void say('all sectors: looking takes too long');
-    const marks = new Set(await signaturesOf(read).catch(() => []));
+    const marks = new Set(await signaturesOf(read, part.size).catch(() => []));
     marks.delete('mbr');
     if (marks.size === 0) return void say('all sectors: it holds nothing that is known');
     if (marks.size > 1) return void say(`all sectors: it bears the marks of ${[...marks].join(', ')}`);

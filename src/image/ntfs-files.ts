@@ -179,8 +179,8 @@ class Ntfs {
   async file(number: number, sequence: number, names: readonly string[]): Promise<NtfsFile | undefined> {
     const record = await this.record(number);
     if (!record.isFile || !record.isBase || record.sequence !== sequence) return undefined;
-    const name = record.attributes
-      .filter(({ type, value }) => type === STANDARD.name && isIn(value, ROOT))
+    const name = (await this.#all(record, STANDARD.name))
+      .filter(({ value }) => isIn(value, ROOT))
       .map(({ value }) => nameOf(value))
       .find(one => names.includes(one));
     if (name === undefined) return undefined;
@@ -194,9 +194,7 @@ class Ntfs {
   }
 
   async #dataOf(record: Record): Promise<{ size: number; runs: Run[] }> {
-    let parts = record.attributes.filter(({ type, name }) => type === STANDARD.data && name === '');
-    const list = record.attributes.find(({ type }) => type === STANDARD.list);
-    if (list) parts = await this.#partsBy(list);
+    const parts = await this.#all(record, STANDARD.data);
     const [first] = parts;
     if (!first) throw new Unclear('it has no data');
     if (first.resident) throw new Unclear('its content stands in its record');
@@ -217,28 +215,29 @@ class Ntfs {
     return { size: first.size, runs };
   }
 
-  /** The unnamed data of a file whose attributes lie in more records than one. */
-  async #partsBy(list: Attribute): Promise<Attribute[]> {
+  /** Attributes of a type without a name, also where they lie in more records than one. In the order of their clusters. */
+  async #all({ attributes }: Record, wanted: number): Promise<Attribute[]> {
+    const of = (all: readonly Attribute[]) => all.filter(({ type, name }) => type === wanted && name === '');
+    const list = attributes.find(({ type }) => type === STANDARD.list);
+    if (!list) return of(attributes);
     if (list.size > MOST_LIST) throw new Unclear(`it has a list of attributes of ${list.size} bytes`);
     const bytes = list.resident ? list.value : await this.#at(list.runs, 0, list.size);
-    const parts: Attribute[] = [];
+    const records = new Map<number, number>();
     for (let at = 0; at + 26 <= bytes.length; ) {
       const length = bytes.readUInt16LE(at + 4);
       if (length < 26 || at + length > bytes.length)
         throw new Unclear('its list of attributes makes no sense');
-      if (bytes.readUInt32LE(at) === STANDARD.data && bytes[at + 6] === 0) {
-        const from = Number(bytes.readBigUInt64LE(at + 8));
-        const { number, sequence } = referenceAt(bytes, at + 16);
-        const record = await this.record(number);
-        const part = record.attributes.find(
-          ({ type, name, firstCluster }) => type === STANDARD.data && name === '' && firstCluster === from,
-        );
-        if (!part || record.sequence !== sequence) throw new Unclear('its parts are not all there');
-        parts.push(part);
-      }
+      const { number, sequence } = referenceAt(bytes, at + 16);
+      if (bytes.readUInt32LE(at) === wanted && bytes[at + 6] === 0) records.set(number, sequence);
       at += length;
     }
-    return parts;
+    const parts: Attribute[] = [];
+    for (const [number, sequence] of records) {
+      const record = await this.record(number);
+      if (record.sequence !== sequence) throw new Unclear('its parts are not all there');
+      parts.push(...of(record.attributes));
+    }
+    return parts.sort((one, other) => one.firstCluster - other.firstCluster);
   }
 
   /** The restart pages at the beginning of $LogFile say whether it was closed, or nobody has written any. */
