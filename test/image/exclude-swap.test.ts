@@ -2,7 +2,6 @@
  * Swap that is left out: its content reads as zeros, its first page and everything around it is what it was, the source is not
  * touched, and what cannot be told for sure is kept.
  */
-import { createHash } from 'node:crypto';
 import {
   closeSync,
   linkSync,
@@ -10,57 +9,21 @@ import {
   openSync,
   readFileSync,
   symlinkSync,
-  truncateSync,
   writeFileSync,
   writeSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
-import t, { type Test } from 'tap';
+import t from 'tap';
 import { backup } from '../../src/histories.js';
-import { excludedRuns } from '../../src/image/left-out.js';
-import type { Manifest } from '../../src/image/manifest.js';
 import { eventually } from '../cli/asof.js';
 import { attempt, detachLoops, missing, run } from '../peers.js';
 import { OPTIONS } from './history-lab.js';
 import { folder, noise, qemuImg } from './peer.js';
+import { blank, bytesLeft, MIB, named, SECRET, without } from './swap-lab.js';
 
 t.setTimeout(300_000);
 
-const MIB = 2 ** 20;
-/** In the pages of swap; it is not to come back. */
-const SECRET = Buffer.from('a password that was paged out; ');
 const UUID = '11111111-2222-4333-8444-555555555555';
-
-const sum = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex');
-
-function blank(home: string, name: string, mib: number): string {
-  const path = join(home, name);
-  writeFileSync(path, '');
-  truncateSync(path, mib * MIB);
-  return path;
-}
-
-/** Backs up with every sector but swap; the manifest, the source's bytes and those that came back. */
-async function without(t: Test, image: string, more = {}) {
-  const before = readFileSync(image);
-  const history = `${image}.history`;
-  const { point } = await backup(image, history, OPTIONS, { allSectors: true, excludeSwap: true, ...more });
-  const { manifest } = point;
-  t.equal(sum(readFileSync(image)), sum(before), 'the source is untouched');
-  const restored = `${image}.restored`;
-  t.teardown(() => detachLoops(restored));
-  qemuImg('convert', '-f', 'qcow2', '-O', 'raw', join(history, manifest.image.file), restored);
-  const after = readFileSync(restored);
-  const model = Buffer.from(before);
-  for (const [start, length] of excludedRuns(manifest)) model.fill(0, start, start + length);
-  if (!more || Object.keys(more).length === 0)
-    t.ok(after.equals(model), 'zeros in the listed runs, and nowhere else');
-  return { manifest, history, restored, before, after };
-}
-
-const named = ({ excluded }: Manifest) =>
-  excluded!.map(({ kind, name, partition }) => ({ kind, name, partition }));
-const bytesLeft = (manifest: Manifest) => excludedRuns(manifest).reduce((all, [, length]) => all + length, 0);
 
 /** Writes as swap does: into every page behind the first. */
 function pageOut(path: string, at = 0, end = Number.POSITIVE_INFINITY): void {
@@ -264,66 +227,3 @@ for (const kind of KINDS) {
     t.equal(dirty.point.manifest.allocation, 'holes');
   });
 }
-
-t.test(
-  'files of Windows',
-  { skip: missing(['qemu-img', 'mkntfs', 'ntfs-3g', 'umount', 'setfattr'], ['root', 'fuse']) },
-  async t => {
-    const home = folder(t);
-    const image = blank(home, 'disk.img', 96);
-    await run('mkntfs', ['-q', '-F', image]);
-    const at = join(home, 'mnt');
-    mkdirSync(at);
-    const mounted = async (path: string, work: () => Promise<void> | void, how = 'compression') => {
-      await run('ntfs-3g', ['-o', how, path, at]);
-      try {
-        await work();
-      } finally {
-        await run('umount', [at]);
-      }
-    };
-    const page = Buffer.alloc(6 * MIB, SECRET);
-    await mounted(image, async () => {
-      // Enough names for an index that is no longer in its record.
-      for (let i = 0; i < 300; i++)
-        writeFileSync(join(at, `a file with a name of some length ${i}`), noise(i, 2000));
-      // In pieces: every second of what fills the gaps goes.
-      writeFileSync(join(at, 'pagefile.sys'), page.subarray(0, MIB));
-      writeFileSync(join(at, 'between'), noise(1, MIB));
-      writeFileSync(join(at, 'pagefile.sys'), page.subarray(MIB), { flag: 'a' });
-      writeFileSync(join(at, 'HIBERFIL.SYS'), Buffer.concat([Buffer.from('hibr'), page.subarray(0, MIB)]));
-      await run('setfattr', ['-h', '-v', '0x20080000', '-n', 'system.ntfs_attrib', at]);
-      writeFileSync(join(at, 'swapfile.sys'), page.subarray(0, MIB));
-      mkdirSync(join(at, 'sub'));
-      writeFileSync(join(at, 'sub', 'pagefile.sys'), page.subarray(0, MIB));
-    });
-    const { manifest, restored, after } = await without(t, image);
-    t.same(
-      named(manifest)
-        .map(({ name }) => name)
-        .sort(),
-      ['/hiberfil.sys', '/pagefile.sys'],
-    );
-    t.match(manifest.excludedNot!.join(), /\/swapfile.sys is kept: it is compressed/);
-    t.ok(bytesLeft(manifest) >= 7 * MIB && bytesLeft(manifest) < 7 * MIB + 65536);
-    t.equal((await attempt('ntfsfix', ['-n', restored])).code, 0);
-    t.ok(after.includes(SECRET), 'in a file elsewhere it is kept');
-    await mounted(
-      restored,
-      () => {
-        t.ok(readFileSync(join(at, 'pagefile.sys')).equals(Buffer.alloc(6 * MIB)));
-        t.ok(readFileSync(join(at, 'HIBERFIL.SYS')).equals(Buffer.alloc(MIB + 4)));
-        t.ok(readFileSync(join(at, 'swapfile.sys')).equals(page.subarray(0, MIB)));
-        t.ok(readFileSync(join(at, 'sub', 'pagefile.sys')).equals(page.subarray(0, MIB)));
-        t.ok(readFileSync(join(at, 'between')).equals(noise(1, MIB)));
-        for (let i = 0; i < 300; i += 7) {
-          t.ok(readFileSync(join(at, `a file with a name of some length ${i}`)).equals(noise(i, 2000)));
-        }
-      },
-      'ro',
-    );
-    const asleep = await backup(image, `${image}.asleep`, OPTIONS, {});
-    t.equal(asleep.point.manifest.allocation, 'holes');
-    t.match(asleep.point.manifest.allocationWhy, /hibernated/, 'its memory may know of more than its map');
-  },
-);

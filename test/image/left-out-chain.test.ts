@@ -2,7 +2,7 @@
  * Histories whose points leave something out, another thing each: a point holds what the source held at its moment and zeros
  * where it left out, whatever its base left out and however its changes were found; for qemu-img, too.
  */
-import { rmSync, writeFileSync } from 'node:fs';
+import { readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { consolidate } from '../../src/image/consolidate.js';
@@ -84,6 +84,16 @@ for (const seed of [1, 2, 3, 4]) {
       holder: async () => undefined,
     });
     t.ok(done.length > 0);
+    const history = new History(lab.history);
+    const lists = history.points.flatMap(({ manifest }) => manifest.unused?.file ?? []).sort();
+    history.close();
+    t.same(
+      readdirSync(lab.history)
+        .filter(name => name.endsWith('.unused'))
+        .sort(),
+      lists,
+      'no list without its point',
+    );
     await check();
   });
 }
