@@ -10,9 +10,15 @@ import { closeSync, mkdtempSync, openSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { ImageFile } from '../block/file.js';
 import type { ReadAt } from '../block/partitions.js';
+import { Peek } from '../block/peek.js';
+import { rawLayer } from '../block/raw-file.js';
+import { stack } from '../block/stack.js';
+import { AsofError } from '../errors.js';
 import type { Run } from './manifest.js';
 import { hibernated, ntfsUnrest } from './ntfs-files.js';
+import { storesOf } from './shadow-catalog.js';
 import { readAt } from './write.js';
 
 /** Milliseconds for a map. */
@@ -67,7 +73,7 @@ export const FILE_SYSTEMS: readonly FileSystem[] = [
     mark: 'ntfs',
     is: head => text(head, 3, 8) === 'NTFS    ',
     unrest: (_head, path) => reading(path, ntfsUnrest),
-    unlikely: path => reading(path, hibernated),
+    unlikely: async path => (await reading(path, hibernated)) ?? shadowed(path),
   },
   {
     name: 'exFAT',
@@ -208,6 +214,20 @@ async function xfsLog(_head: Buffer, path: string): Promise<string | undefined> 
   const lines = rest.split('\n').map(line => line.trim());
   const harmless = lines.every(line => line === '' || SUPERBLOCK_ONLY.some(known => known.test(line)));
   return harmless ? undefined : REPLAY;
+}
+
+/** A shadow copy stands on what was in use at its time, whether it is now or not: what nobody has overwritten it does not have itself. */
+function shadowed(path: string): string | undefined {
+  const file = ImageFile.open(path);
+  try {
+    const count = storesOf(new Peek(stack([rawLayer(file)], 512))).length;
+    return count > 0 ? 'it has shadow copies, which stand on what it does not use any more' : undefined;
+  } catch (error) {
+    if (!(error instanceof AsofError)) throw error;
+    return `whether it has shadow copies cannot be told: ${error.message}`;
+  } finally {
+    file.close();
+  }
 }
 
 async function reading<T>(path: string, work: (read: ReadAt) => Promise<T>): Promise<T> {

@@ -174,6 +174,22 @@ function testOf(kind: Kind): void {
     const next = await backup(image, history, OPTIONS);
     t.equal(next.point.manifest.root, point.manifest.root, 'the same again');
     if (kind.name === 'ntfs') {
+      // What was in use at the time of a shadow copy, and nobody has overwritten since, it does not have itself.
+      const header = Buffer.alloc(512);
+      Buffer.from('6b87083876c1484eb7ae04046e6cc752', 'hex').copy(header);
+      header.writeUInt32LE(1, 16);
+      header.writeUInt32LE(1, 20);
+      header.writeBigUInt64LE(32768n, 48);
+      const before = readFileSync(image).subarray(0x1e00, 0x2000);
+      for (const [bytes, why] of [
+        [header, /whether it has shadow copies cannot be told/],
+        [before, /by partclone.ntfs/],
+      ] as const) {
+        const fd = openSync(image, 'r+');
+        writeSync(fd, bytes, 0, 512, 0x1e00);
+        closeSync(fd);
+        t.match(await usedSpace(image, kind.bytes * 2 ** 20), { why });
+      }
       // A log as Windows leaves it when it crashes, where mkntfs has left an empty one.
       const log = readFileSync(image).indexOf(Buffer.alloc(8192, 0xff));
       const page = Buffer.alloc(4096);
