@@ -11,7 +11,8 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import type { Manifest, PointState } from '../../src/histories.js';
+import type { Manifest } from '../../src/histories.js';
+import type { PointState } from '../../src/listings.js';
 import { folder, noise } from '../image/peer.js';
 import { detachLoops, missing, run } from '../peers.js';
 import { asof, asofJson } from './asof.js';
