@@ -49,7 +49,6 @@ export const PACKAGES = [
   { name: 'fdisk', need: 'test', proof: { program: 'sfdisk' }, what: 'partitions to find' },
   { name: 'fuse2fs', need: 'test', proof: { program: 'fuse2fs' }, what: 'attaches ext without root' },
   { name: 'fusefat', need: 'test', proof: { program: 'fusefat' }, what: 'attaches FAT' },
-  { name: 'exfat-fuse', need: 'test', proof: { program: 'mount.exfat-fuse' }, what: 'attaches exFAT' },
   { name: 'cryptsetup-bin', need: 'test', proof: { program: 'cryptsetup' }, what: 'contents to name' },
   { name: 'genisoimage', need: 'test', proof: { program: 'genisoimage' }, what: 'contents to name' },
   { name: 'gdisk', need: 'test', proof: { program: 'sgdisk' }, what: 'an oracle for partition tables' },

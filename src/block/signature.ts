@@ -30,6 +30,9 @@ export async function signatureOf(read: ReadAt, size?: number): Promise<string |
 }
 
 /** The names of all that it may hold, where marks of more than one have stayed; tables of partitions are not among them. */
-export async function signaturesOf(read: ReadAt, size = Number.MAX_SAFE_INTEGER): Promise<ReadonlySet<string>> {
+export async function signaturesOf(
+  read: ReadAt,
+  size = Number.MAX_SAFE_INTEGER,
+): Promise<ReadonlySet<string>> {
   return new Set((await contentsOf({ size, read })).map(({ type }) => type));
 }

@@ -173,9 +173,7 @@ async function write(
       rate: options.rate,
       // Where bytes are left out there is no digest of the whole: it would not be that of the source.
       whole:
-        !extents &&
-        leftOutOf(source).length === 0 &&
-        disk.size - total <= Math.max(HOLES_DIGESTED, total),
+        !extents && leftOutOf(source).length === 0 && disk.size - total <= Math.max(HOLES_DIGESTED, total),
       urgent: options.urgent,
       passed: options.passed,
       stored: options.stored,
