@@ -93,8 +93,6 @@ const ALSO = {
   chattr: 'e2fsprogs',
   lsattr: 'e2fsprogs',
   swaplabel: 'util-linux',
-  blkid: 'util-linux',
-  unshare: 'util-linux',
   dumpe2fs: 'e2fsprogs',
   getfattr: 'attr',
   getfacl: 'acl',
