@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /**
- * `npm run soak [-- --minutes N] [--only NAME] [--seed S]`: the end-to-end tests of live volumes, for as long as it is told
+ * `npm run soak [-- [NAME...] --minutes N --seed S]`: the end-to-end tests of live volumes and histories, for as long as it is told
  * (60 minutes). Each goes round until its share of the time is over, with another seed each round. It ends with status 1 at
  * the first difference, and says the seed. SIGINT ends it at the next step. It wants some 20 GB in $TMPDIR.
  *
@@ -24,6 +24,8 @@ const TESTS = {
   xfs: 'snapshots-xfs',
   btrfs: 'snapshots-btrfs',
   postgresql: 'postgresql',
+  history: 'history',
+  'history-files': 'history-files',
 };
 
 async function main() {
@@ -57,9 +59,11 @@ async function main() {
 
 function settings(argv) {
   let values;
+  let positionals;
   try {
-    ({ values } = parseArgs({
+    ({ values, positionals } = parseArgs({
       args: argv,
+      allowPositionals: true,
       options: { minutes: { type: 'string' }, only: { type: 'string' }, seed: { type: 'string' } },
     }));
   } catch (error) {
@@ -71,12 +75,11 @@ function settings(argv) {
   if (!(Number.isInteger(seed) && seed >= 0 && seed < 2 ** 32)) {
     throw new SetupError(`--seed is ${values.seed}; it is a whole number below 2^32`);
   }
-  const names = Object.keys(TESTS);
-  if (values.only === undefined) return { minutes, seed, names };
-  if (!names.includes(values.only)) {
-    throw new SetupError(`--only is ${values.only}; it is one of ${names.join(', ')}`);
-  }
-  return { minutes, seed, names: [values.only] };
+  const all = Object.keys(TESTS);
+  const names = values.only === undefined ? positionals : [values.only, ...positionals];
+  const unknown = names.find(name => !all.includes(name));
+  if (unknown !== undefined) throw new SetupError(`${unknown} is none of ${all.join(', ')}`);
+  return { minutes, seed, names: names.length > 0 ? names : all };
 }
 
 /**
