@@ -24,6 +24,7 @@ import { type BlockDevice, blockDevice } from './cow/block-device.js';
 import { fileSystemsOn } from './cow/file-systems.js';
 import { Origin } from './cow/origin.js';
 import { AsofError, errnoOf } from './errors.js';
+import { FS_TYPE, listMounts, type MountEntry } from './mount/mounts.js';
 import { unescaped } from './mountinfo.js';
 import { loadAddon } from './native.js';
 import { command } from './shell.js';
@@ -160,11 +161,24 @@ export function occupied(path: string, what: string): AsofError {
 }
 
 function refuseFull(path: string, need: number): void {
+  // A live file takes what its origin takes, of which its mount says nothing.
+  if (mountAbove(path)?.type === FS_TYPE) return;
   const { bavail, bsize } = statfsSync(existsSync(path) ? path : dirname(path));
   const free = bavail * bsize;
   if (need <= free) return;
   const what = `the file system of ${path} has ${free} bytes left and ${need} are needed, ${need - free} more`;
   throw new AsofError('TARGET_TOO_SMALL', what);
+}
+
+function mountAbove(path: string): MountEntry | undefined {
+  const real = realPath(path);
+  const above = listMounts().filter(
+    ({ mountPoint }) => mountPoint === '/' || real.startsWith(`${mountPoint}/`),
+  );
+  return above.reduce<MountEntry | undefined>(
+    (nearest, one) => (nearest && nearest.mountPoint.length > one.mountPoint.length ? nearest : one),
+    undefined,
+  );
 }
 
 function inHistory(path: string): AsofError {
