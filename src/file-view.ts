@@ -1,6 +1,7 @@
 /**
- * The files of a point: a mount of asof, a loop device on its disk, and the file system on that, mounted so that nothing is
- * written and no journal is replayed. All of it lies in one folder in /run/asof, named for the process that made it; what a
+ * The files of a point: a mount of asof, a loop device on its disk, and the file system on that, mounted read-only. Where the
+ * file system has a journal, the disk is a writable view in which the kernel replays it (src/block/overlay.ts): what stands in the
+ * journal alone is seen, and the point stays what it is. The layer of that view is thrown away. All of it lies in one folder in /run/asof, named for the process that made it; what a
  * killed one has left there is taken down by the next run.
  */
 import { type ExecFileException, execFile } from 'node:child_process';
@@ -16,6 +17,21 @@ import type { NamedPoint, PointOptions } from './named-point.js';
 import { Engine, loadAddon } from './native.js';
 import { partitioned } from './restore.js';
 import { command } from './shell.js';
+
+/** File systems whose journal the kernel replays when it mounts them on what can be written, and how that is. */
+const REPLAYS: Readonly<Record<string, string>> = { ext4: '', xfs: 'nouuid', btrfs: '', f2fs: '' };
+
+export interface ViewOptions extends PointOptions {
+  /** Whether journals are replayed; they are unless this is false. */
+  readonly replay?: boolean | undefined;
+}
+
+/** What became of the journal. */
+export interface Replay {
+  /** The kernel wrote to the view of the point. */
+  readonly replayed: boolean;
+  readonly why: string;
+}
 
 const ROOT = '/run/asof/files';
 const BIN = new URL('../../bin/asof', import.meta.url).pathname;
@@ -40,14 +56,28 @@ export class FileView {
   /** The root of the file system. */
   readonly path: string;
   readonly type: string;
+  /** The loop device that it is mounted on; it goes with the mount. */
+  readonly device: string;
+  /** Where the file system lies on the disk, bytes. */
+  readonly start: number;
+  readonly length: number;
+  readonly replay: Replay;
   readonly #folder: string;
   readonly #point: NamedPoint;
   #open = true;
 
-  private constructor(folder: string, type: string, point: NamedPoint) {
+  private constructor(
+    folder: string,
+    facts: Pick<FileView, 'type' | 'device' | 'start' | 'length' | 'replay'>,
+    point: NamedPoint,
+  ) {
     this.#folder = folder;
     this.path = join(folder, 'fs');
-    this.type = type;
+    this.type = facts.type;
+    this.device = facts.device;
+    this.start = facts.start;
+    this.length = facts.length;
+    this.replay = facts.replay;
     this.#point = point;
   }
 
@@ -55,7 +85,7 @@ export class FileView {
   static async open(
     point: NamedPoint,
     partition: number | undefined,
-    { search, format }: PointOptions,
+    options: ViewOptions,
     signal?: AbortSignal,
   ): Promise<FileView> {
     if (process.geteuid?.() !== 0) {
@@ -63,33 +93,37 @@ export class FileView {
     }
     await sweep();
     const { start, length, type } = await fileSystemOf(point, partition);
+    const not = notReplayed(type, point, options);
     mkdirSync(ROOT, { recursive: true, mode: 0o700 });
     const folder = mkdtempSync(join(ROOT, `${process.pid}-${startOf(process.pid)}-`));
-    const view = new FileView(folder, type, point);
     try {
-      for (const name of ['disk', 'fs']) mkdirSync(join(folder, name), { mode: 0o700 });
-      const options = [
-        ...(search ?? []).flatMap(one => ['--search', one]),
-        ...(format === undefined ? [] : ['--format', format]),
-      ];
-      await run(process.execPath, [BIN, 'mount', point.mount.path, join(folder, 'disk'), ...options], signal);
-      const disk = join(folder, 'disk', point.mount.disk);
+      const there = join(folder, 'disk');
+      for (const path of [there, join(folder, 'fs')]) mkdirSync(path, { mode: 0o700 });
+      const disk = await shown(point, there, not === undefined, options, signal);
       const sector = point.source.sectorSize === 4096 ? ['--sector-size', '4096'] : [];
       const place = ['--offset', String(start), '--sizelimit', String(length)];
-      const loop = await run(
-        'losetup',
-        ['--read-only', '--find', '--show', ...sector, ...place, disk],
-        signal,
-      );
-      const { type: kind, options: more } = MOUNTS[type]!;
+      const access = not === undefined ? [] : ['--read-only'];
+      const loop = await run('losetup', [...access, '--find', '--show', ...sector, ...place, disk], signal);
+      const device = loop.trim();
+      const atRest = not === undefined && type === 'xfs' && (await isClean(device));
+      const { type: kind, options: raw } = MOUNTS[type]!;
+      const more = not === undefined ? REPLAYS[type]! : raw;
       try {
         const how = ['ro', 'nodev', 'nosuid', ...(more === '' ? [] : [more])].join(',');
-        await run('mount', ['-t', kind, '-o', how, loop.trim(), view.path], signal);
+        await run('mount', ['-t', kind, '-o', how, device, join(folder, 'fs')], signal);
+      } catch (error) {
+        if (not === undefined && error instanceof AsofError && error.code === 'MOUNT_FAILED') {
+          throw new AsofError('MOUNT_FAILED', `${error.message}, with its journal replayed`, '--no-replay', {
+            cause: error,
+          });
+        }
+        throw error;
       } finally {
         // In use it stays until its last user has gone, whatever becomes of us.
-        await run('losetup', ['--detach', loop.trim()]);
+        await run('losetup', ['--detach', device]);
       }
-      return view;
+      const replay = not === undefined ? replayIn(there, atRest) : { replayed: false, why: not };
+      return new FileView(folder, { type, device, start, length, replay }, point);
     } catch (error) {
       await takeDown(folder);
       throw error;
@@ -103,6 +137,55 @@ export class FileView {
     await takeDown(this.#folder);
     this.#point.close();
   }
+}
+
+/** Why no journal is replayed; undefined where one may be. */
+function notReplayed(
+  type: string,
+  { mount }: NamedPoint,
+  { replay = true }: ViewOptions,
+): string | undefined {
+  if (!(type in REPLAYS)) return `${type} has no journal that could be replayed here`;
+  if (!replay) return 'the journal was not replayed (--no-replay)';
+  return 'why' in mount.writable ? `the journal was not replayed: ${mount.writable.why}` : undefined;
+}
+
+/** Mounts the point, writable in a layer or as it is; the path of its disk. */
+async function shown(
+  { mount }: NamedPoint,
+  there: string,
+  writable: boolean,
+  { search, format }: ViewOptions,
+  signal?: AbortSignal,
+): Promise<string> {
+  const over = writable && 'path' in mount.writable ? mount.writable : undefined;
+  const options = [
+    ...(search ?? []).flatMap(one => ['--search', one]),
+    ...(format === undefined || over?.format ? [] : ['--format', format]),
+    ...(over?.format ? ['--format', over.format] : []),
+    ...(over ? ['--overlay'] : []),
+  ];
+  await run(process.execPath, [BIN, 'mount', over?.path ?? mount.path, there, ...options], signal);
+  return join(there, over ? 'disk' : mount.disk);
+}
+
+/** What was written to the layer tells: a file system that was at rest is mounted without a write. */
+function replayIn(there: string, atRest: boolean): Replay {
+  const info = JSON.parse(readFileSync(join(there, 'info.json'), 'utf8')) as {
+    readonly overlay: { readonly written: number };
+  };
+  return info.overlay.written > 0 && !atRest
+    ? {
+        replayed: true,
+        why: 'the journal was replayed, in a view that is thrown away; the point is unchanged',
+      }
+    : { replayed: false, why: 'the journal had nothing to replay' };
+}
+
+/** Whether the log of an XFS has nothing to replay; its mount writes to it all the same. False where nobody can say. */
+async function isClean(device: string): Promise<boolean> {
+  const told = await run('xfs_logprint', ['-t', device]).catch(() => '');
+  return told.includes('state: <CLEAN>');
 }
 
 async function fileSystemOf(point: NamedPoint, partition: number | undefined) {

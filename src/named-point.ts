@@ -33,8 +33,15 @@ export interface NamedPoint {
   readonly history: string | undefined;
   /** The id and the origin of its volume, where it is a point of a history. */
   readonly volume: { readonly id: string; readonly name: string; readonly source: string } | undefined;
-  /** What `asof mount` mounts, and where its disk is in that. */
-  readonly mount: { readonly path: string; readonly disk: string };
+  /**
+   * What `asof mount` mounts, and where its disk is in that; and the image of which `asof mount --overlay` makes a writable
+   * view of the point, or why there is none.
+   */
+  readonly mount: {
+    readonly path: string;
+    readonly disk: string;
+    readonly writable: { readonly path: string; readonly format?: string } | { readonly why: string };
+  };
   close(): void;
 }
 
@@ -107,7 +114,15 @@ function named(history: History, point: HistoryPoint): NamedPoint {
       files: history.chain(point).map(one => realpathSync(join(history.path, one.manifest.image.file))),
       history: realpathSync(history.path),
       volume: manifest.volume,
-      mount: { path: history.path, disk: join(manifest.volume.name, moment, 'disk') },
+      mount: {
+        path: history.path,
+        disk: join(manifest.volume.name, moment, 'disk'),
+        // The image alone does not say which of its sectors are bad.
+        writable:
+          manifest.bad.runs.length > 0
+            ? { why: 'the point has sectors that could not be read' }
+            : { path: join(history.path, manifest.image.file), format: 'qcow2' },
+      },
       close: () => history.close(),
     };
   } catch (error) {
@@ -133,7 +148,11 @@ function inImage(path: string, which: string | undefined, options: PointOptions)
       files: chain.files.map(file => realpathSync(file.path)),
       history: undefined,
       volume: undefined,
-      mount: { path, disk: join(point.moment, 'disk') },
+      mount: {
+        path,
+        disk: join(point.moment, 'disk'),
+        writable: point === all[0] ? { path } : { why: 'it is not the newest point of its image' },
+      },
       close: () => chain.close(),
     };
   } catch (error) {

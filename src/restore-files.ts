@@ -21,10 +21,10 @@ import {
 } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
 import { AsofError, errnoOf } from './errors.js';
-import { FileView } from './file-view.js';
-import type { NamedPoint, PointOptions } from './named-point.js';
+import { FileView, type Replay, type ViewOptions } from './file-view.js';
+import type { NamedPoint } from './named-point.js';
 
-export interface FilesRequest extends PointOptions {
+export interface FilesRequest extends ViewOptions {
   readonly paths: readonly string[];
   readonly into: string;
   readonly partition: number | undefined;
@@ -36,6 +36,7 @@ export interface FilesRestored {
   readonly point: string;
   readonly time: string;
   readonly fileSystem: string;
+  readonly replay: Replay;
   readonly into: string;
   readonly dryRun: boolean;
   /** What it is in the point, and where it is now. */
@@ -54,7 +55,14 @@ export async function restoreFiles(point: NamedPoint, request: FilesRequest): Pr
     view = await FileView.open(point, request.partition, request, request.signal);
     const files = planned(view.path, request.paths, into);
     const { id, time } = point;
-    const told = { point: id, time: time.toISOString(), fileSystem: view.type, into, files };
+    const told = {
+      point: id,
+      time: time.toISOString(),
+      fileSystem: view.type,
+      replay: view.replay,
+      into,
+      files,
+    };
     if (!request.dryRun) await copy(view.path, files, into, request.signal);
     return { ...told, dryRun: request.dryRun };
   } finally {

@@ -9,13 +9,14 @@ import { named } from './options.js';
 import { JsonArray, write } from './output.js';
 import { examples } from './program.js';
 import { Progress } from './progress.js';
-import { POINT_HELP, type PointFlags, withNamedPoint } from './restore.js';
+import { POINT_HELP, type PointFlags, REPLAY_HELP, withNamedPoint } from './restore.js';
 import { humanSize } from './size.js';
 
 interface Flags extends PointFlags {
   readonly files?: boolean;
   readonly all?: boolean;
   readonly bytes?: boolean;
+  readonly replay: boolean;
   readonly state?: string;
 }
 
@@ -46,6 +47,7 @@ export function define(command: Command): void {
       '--bytes',
       'with --files, read every file, also where inode, size and times say that it is the same',
     )
+    .option('--no-replay', REPLAY_HELP)
     .option('--state <DIR>', 'the state directory of the daemon (ASOF_STATE unless given)')
     .addHelpText(
       'after',
@@ -154,7 +156,7 @@ async function files(left: Side, right: Side, flags: Flags): Promise<void> {
   const array = flags.json ? new JsonArray() : undefined;
   try {
     for (const [point, how] of [left, right]) {
-      views.push(await FileView.open(point, flags.partition, how, stop.signal));
+      views.push(await FileView.open(point, flags.partition, { ...how, replay: flags.replay }, stop.signal));
     }
     const options = { all: flags.all ?? false, bytes: flags.bytes ?? false };
     if (!array) await write(fileRow('KIND', 'LEFT', 'RIGHT', 'PATH'));

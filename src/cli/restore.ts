@@ -30,6 +30,7 @@ interface Flags extends PointFlags {
   readonly verify: boolean;
   readonly ignoreReadErrors?: boolean;
   readonly rate?: number;
+  readonly replay: boolean;
 }
 
 /** What says which point, beside its name. */
@@ -48,6 +49,9 @@ export function withNamedPoint(command: Command): Command {
 export const POINT_HELP =
   'the folder of a history, a file of a point in it, or an image; with @ and which of its points behind it';
 
+export const REPLAY_HELP =
+  'with --files, do not replay the journal of the file system: what stands in the journal alone is not seen';
+
 function parsePartition(text: string): number {
   const number = Number(text);
   if (/^\d{1,4}$/.test(text) && number > 0) return number;
@@ -60,6 +64,7 @@ export function define(command: Command): void {
     .argument('[TARGET]', 'a file, which becomes sparse, or a block device', named('TARGET'))
     .option('--files <PATH...>', 'files and folders of its file system, instead of sectors')
     .option('--into <DIR>', 'the folder into which they go', named('--into'))
+    .option('--no-replay', REPLAY_HELP)
     .option('--dry-run', 'look at everything, and write nothing')
     .option('--force', 'overwrite what TARGET holds')
     .option('--no-verify', 'do not read back what was written')
@@ -76,7 +81,7 @@ not be in use, must be large enough, and must hold nothing, unless --force is gi
 GPT is moved to its end. The first MiB is written last: what was left half-written holds nothing that could be mounted.
 
 Files keep owner, mode, times, extended attributes, ACLs and holes. PATH begins at the root of the file system; no symbolic
-link is followed, and nothing in DIR is overwritten.
+link is followed, and nothing in DIR is overwritten. The journal of the file system is replayed in a view that is thrown away.
 ${examples([
   'asof restore /backup/vm /dev/sdc --dry-run',
   'asof restore /backup/vm@2026-11-21T10:15 disk.img',
@@ -128,9 +133,19 @@ async function restoreFiles(text: string, target: string | undefined, flags: Fla
   const { restoreFiles: restore } = await import('../restore-files.js');
   const point = openPoint(text, flags);
   const { label } = point;
-  const { into, partition, volume, search, format } = flags;
+  const { into, partition, volume, search, format, replay } = flags;
   const dryRun = flags.dryRun ?? false;
-  const request = { paths: flags.files ?? [], into, partition, volume, search, format, dryRun, signal };
+  const request = {
+    paths: flags.files ?? [],
+    into,
+    partition,
+    volume,
+    search,
+    format,
+    replay,
+    dryRun,
+    signal,
+  };
   const result = await restore(point, request);
   if (flags.json) await writeJson(result);
   else await write(filesForPeople(result, label));
@@ -156,8 +171,11 @@ function forPeople(result: Restored, label: string): string {
   return lines.map(text => `${printable(text)}\n`).join('');
 }
 
-function filesForPeople({ files, fileSystem, dryRun }: FilesRestored, label: string): string {
-  const lines = [`${label}, ${fileSystem}`, ...files.map(({ from, to }) => `${from} -> ${to}`)];
+function filesForPeople({ files, fileSystem, replay, dryRun }: FilesRestored, label: string): string {
+  const lines = [
+    `${label}, ${fileSystem}: ${replay.why}`,
+    ...files.map(({ from, to }) => `${from} -> ${to}`),
+  ];
   if (dryRun) lines.push('nothing was written (--dry-run)');
   return lines.map(text => `${printable(text)}\n`).join('');
 }
