@@ -5,6 +5,7 @@
 #include "engine_object.h"
 #include "file_extents.h"
 #include "folder_files.h"
+#include "file_places.h"
 #include "imager_object.h"
 #include "kernel_calls.h"
 #include "overlay_object.h"
@@ -20,6 +21,7 @@ constexpr void (*kParts[])(Napi::Env, Napi::Object) = {
     asof::InitCow,
     asof::InitFileExtents,
     asof::InitFolderFiles,
+    asof::InitFilePlaces,
     asof::InitImager,
     asof::InitKernelCalls,
     asof::InitOverlay,

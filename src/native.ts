@@ -496,6 +496,10 @@ export interface Addon {
    * Throws an error whose `code` is the errno's name.
    */
   folderFiles(path: string, endings: readonly string[]): { names: string; states: Float64Array };
+   * Where the blocks of `fd` lie on its device, and those of its extended attributes where that is told: start and length
+   * alternate. At most `limit` runs. Throws EOPNOTSUPP where the file system has no places to tell.
+   */
+  filePlaces(fd: number, limit: number): Float64Array;
   /** flock(2), exclusive and without waiting: whether it is ours now. Of a descriptor's duplicates too. */
   lockWhole(fd: number): boolean;
   /** flock(2), shared and without waiting: whether nobody else has it exclusively. */

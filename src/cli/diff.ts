@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 import type { ComparedFile, NamedPoint, FileView as View } from '../diff.js';
 import { AsofError, EXIT } from '../errors.js';
 import type { VolumeInfo } from '../volumes.js';
+import { parseTop, show, stopping, TOP, TOP_HELP } from './activity-files.js';
 import { Client } from './client.js';
 import { line, printable } from './columns.js';
 import { named } from './options.js';
@@ -17,6 +18,8 @@ interface Flags extends PointFlags {
   readonly all?: boolean;
   readonly bytes?: boolean;
   readonly replay: boolean;
+  readonly byFile?: boolean;
+  readonly top: number;
   readonly state?: string;
 }
 
@@ -47,6 +50,8 @@ export function define(command: Command): void {
       '--bytes',
       'with --files, read every file, also where inode, size and times say that it is the same',
     )
+    .option('--by-file', 'the sectors that differ, by the files of RIGHT to which they belong')
+    .option('--top <N>', `with --by-file, ${TOP_HELP}`, parseTop, TOP)
     .option('--no-replay', REPLAY_HELP)
     .option('--state <DIR>', 'the state directory of the daemon (ASOF_STATE unless given)')
     .addHelpText(
@@ -68,7 +73,8 @@ ${examples(['asof diff /backup/vm@2026-11-20 /backup/vm', 'asof diff /backup/dat
         if (right === 'live') ({ path, how, release } = await live(one, flags));
         const other = openPoint(path, how);
         try {
-          await (flags.files ? files([one, flags], [other, how], flags) : sectors(one, other, flags));
+          if (flags.byFile) await byFile(one, other, [path, how], flags);
+          else await (flags.files ? files([one, flags], [other, how], flags) : sectors(one, other, flags));
         } finally {
           other.close();
         }
@@ -144,6 +150,25 @@ async function sectors(left: NamedPoint, right: NamedPoint, flags: Flags): Promi
     progress.end();
     found.close();
   }
+}
+
+async function byFile(
+  left: NamedPoint,
+  right: NamedPoint,
+  [path, how]: readonly [path: string, how: PointFlags],
+  flags: Flags,
+): Promise<void> {
+  const signal = stopping();
+  const { openPoint, ownersOfRuns, unlikeSectors } = await import('../activity-files.js');
+  const runs = await unlikeSectors(left, right);
+  const { partition, top, replay } = flags;
+  const { search, format } = how;
+  const request = { partition, top, replay, search, format, signal };
+  const owners = await ownersOfRuns(() => openPoint(path, how), runs, request);
+  await show(`${right.label}, where it differs from ${left.label}`, owners, flags, {
+    left: left.id,
+    right: right.id,
+  });
 }
 
 type Side = readonly [point: NamedPoint, how: PointFlags];

@@ -52,7 +52,7 @@ export const POINT_HELP =
 export const REPLAY_HELP =
   'with --files, do not replay the journal of the file system: what stands in the journal alone is not seen';
 
-function parsePartition(text: string): number {
+export function parsePartition(text: string): number {
   const number = Number(text);
   if (/^\d{1,4}$/.test(text) && number > 0) return number;
   throw new AsofError('USAGE', `--partition ${JSON.stringify(text)} is no number from 1 on`);
