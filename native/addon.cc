@@ -3,6 +3,7 @@
 
 #include "cow_object.h"
 #include "engine_object.h"
+#include "file_attributes.h"
 #include "file_extents.h"
 #include "folder_files.h"
 #include "file_places.h"
@@ -19,6 +20,7 @@ namespace {
 constexpr void (*kParts[])(Napi::Env, Napi::Object) = {
     asof::InitEngine,
     asof::InitCow,
+    asof::InitFileAttributes,
     asof::InitFileExtents,
     asof::InitFolderFiles,
     asof::InitFilePlaces,

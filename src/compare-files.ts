@@ -5,6 +5,7 @@
 import { constants } from 'node:fs';
 import { type FileHandle, lstat, open, readdir, readlink } from 'node:fs/promises';
 import { errnoOf } from './errors.js';
+import { loadAddon } from './native.js';
 
 /** Bytes of each file that are read at once. */
 const PIECE = 2 ** 20;
@@ -13,7 +14,10 @@ export interface ComparedFile {
   /** From the roots on. */
   readonly path: string;
   readonly kind: 'equal' | 'differs' | 'only-left' | 'only-right' | 'unreadable';
-  /** Of what differs: `type`, `size`, `content`, `target` (of a link), `mode`, `owner`, `time`; or why it cannot be read. */
+  /**
+   * Of what differs: `type`, `size`, `content`, `target` (of a link), `device`, `mode`, `owner`, `attributes` (ACLs among
+   * them), `time`; or why it cannot be read.
+   */
   readonly why: readonly string[];
   /** Bytes; null where it is not there or is no file. */
   readonly left: number | null;
@@ -100,20 +104,37 @@ async function judge(
   if (!one || !other) return { kind: one ? 'only-left' : 'only-right', why: [], ...sizes };
   const type = BigInt(constants.S_IFMT);
   const why: string[] = [];
+  const known =
+    one.ino === other.ino &&
+    one.size === other.size &&
+    one.mtimeNs === other.mtimeNs &&
+    one.ctimeNs === other.ctimeNs;
   if ((one.mode & type) !== (other.mode & type)) why.push('type');
   else if (one.isFile()) {
-    const known = one.ino === other.ino && one.mtimeNs === other.mtimeNs && one.ctimeNs === other.ctimeNs;
     if (one.size !== other.size) why.push('size');
     else if ((bytes || !known) && !(await sameContent(left, right))) why.push('content');
   } else if (one.isSymbolicLink()) {
     const [a, b] = await Promise.all([left, right].map(path => readlink(path, { encoding: 'buffer' })));
     if (!a!.equals(b!)) why.push('target');
-  } else if (one.rdev !== other.rdev) why.push('type');
+  } else if (one.rdev !== other.rdev) why.push('device');
   if ((one.mode & ~type) !== (other.mode & ~type)) why.push('mode');
   if (one.uid !== other.uid || one.gid !== other.gid) why.push('owner');
+  if ((bytes || !known) && !sameAttributes(left, right)) why.push('attributes');
   // That of a folder tells no more than what is in it.
   if (!one.isDirectory() && one.mtimeNs !== other.mtimeNs) why.push('time');
   return { kind: why.length > 0 ? 'differs' : 'equal', why, ...sizes };
+}
+
+/** Labels of security modules, flags and ACLs are attributes too. */
+function sameAttributes(left: Buffer, right: Buffer): boolean {
+  const [a, b] = [left, right].map(path => {
+    const list = loadAddon().fileAttributes(path);
+    const pairs: string[] = [];
+    for (let i = 0; i < list.length; i += 2)
+      pairs.push(`${list[i]!.toString('latin1')}=${list[i + 1]!.toString('base64')}`);
+    return pairs.sort().join('\0');
+  });
+  return a === b;
 }
 
 async function sameContent(left: Buffer, right: Buffer): Promise<boolean> {

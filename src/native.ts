@@ -500,6 +500,8 @@ export interface Addon {
    * alternate. At most `limit` runs. Throws EOPNOTSUPP where the file system has no places to tell.
    */
   filePlaces(fd: number, limit: number): Float64Array;
+  /** Extended attributes of what `path` itself is, also of a symbolic link: name and value alternate, in no order. */
+  fileAttributes(path: Buffer): Buffer[];
   /** flock(2), exclusive and without waiting: whether it is ours now. Of a descriptor's duplicates too. */
   lockWhole(fd: number): boolean;
   /** flock(2), shared and without waiting: whether nobody else has it exclusively. */

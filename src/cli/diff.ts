@@ -59,7 +59,7 @@ export function define(command: Command): void {
       `
 A line a run of sectors, or a file: differs, only left, only right, or unreadable (the exit status is then 3). Points that
 differ are no failure. Two points of histories are compared by their hash trees: only what differs is read. Of files, type,
-size, content, mode, owner and time are compared; attributes and ACLs are not. What a point has left out of its source (unused
+size, content, mode, owner, extended attributes (ACLs among them) and time are compared. What a point has left out of its source (unused
 space, swap) is no difference: the last line counts it, with --json it is of kind left-out.
 ${examples(['asof diff /backup/vm@2026-11-20 /backup/vm', 'asof diff /backup/data live --files', 'asof diff /backup/vm restored.img --partition 2 --files --json'])}`,
     )
