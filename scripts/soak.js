@@ -25,7 +25,10 @@ const TESTS = {
   btrfs: 'snapshots-btrfs',
   postgresql: 'postgresql',
   history: 'history',
-  'history-files': 'history-files',
+  'history-ext4': 'history-ext4',
+  'history-xfs': 'history-xfs',
+  'history-ntfs': 'history-ntfs',
+  'history-disk': 'history-disk',
 };
 
 async function main() {

@@ -14,7 +14,17 @@ import { attempt, detachLoops, missing, run } from '../peers.js';
 
 t.setTimeout(240_000);
 
-const NEEDED = ['sfdisk', 'losetup', 'mount', 'umount', 'mkfs.ext4', 'mkntfs', 'ntfs-3g', 'ntfscluster', 'sync'];
+const NEEDED = [
+  'sfdisk',
+  'losetup',
+  'mount',
+  'umount',
+  'mkfs.ext4',
+  'mkntfs',
+  'ntfs-3g',
+  'ntfscluster',
+  'sync',
+];
 
 interface Told extends ChangeOwners {
   readonly since: string;
