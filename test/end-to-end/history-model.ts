@@ -118,6 +118,7 @@ export class Life {
   async steps(count: number): Promise<void> {
     const weights: Record<string, number> = {
       write: 30,
+      punch: 4,
       backup: 22,
       killedBackup: 3,
       killedDaemon: 2,
@@ -134,6 +135,9 @@ export class Life {
       grown: 1,
       shrunk: 1,
       added: 1,
+      busy: 1,
+      stopped: 2,
+      verified: 1,
       look: 3,
     };
     const names = Object.entries(weights).flatMap(([name, weight]) => new Array<string>(weight).fill(name));
@@ -145,8 +149,8 @@ export class Life {
     }
     await this.#run('backup');
     for (let i = 1; i < count && !isInterrupted(); i++) {
-      // Every third is one of these until all had their turn.
-      await this.#run(i % 3 === 0 && first.length > 0 ? first.pop()! : this.#one(names));
+      // Every second is one of these until all had their turn.
+      await this.#run(i % 2 === 0 && first.length > 0 ? first.pop()! : this.#one(names));
     }
   }
 
@@ -171,6 +175,10 @@ export class Life {
       grown: () => this.#restarted('SIGTERM', async () => truncateSync(this.#origin, this.#length() + 65536)),
       shrunk: () => this.#shrunk(),
       added: () => this.#addedAgain(),
+      punch: () => this.#punch(),
+      busy: () => this.#busy(),
+      stopped: () => this.#stopped(),
+      verified: () => this.#verified(),
       look: () => this.#look(),
     };
     const began = Date.now();
@@ -213,6 +221,15 @@ export class Life {
     for (let n = 1 + this.#random(8); n > 0; n--) {
       const { at, bytes } = this.#piece();
       this.#put(this.#fd, at, bytes);
+    }
+  }
+
+  /** Discards through the live file: holes, also in the origin. */
+  async #punch(): Promise<void> {
+    for (let n = 1 + this.#random(3); n > 0; n--) {
+      const { at, bytes } = this.#piece();
+      await run('fallocate', ['-p', '-o', String(at), '-l', String(bytes.length), this.#live]);
+      this.#model.fill(0, at, at + bytes.length);
     }
   }
 
@@ -281,6 +298,61 @@ export class Life {
 
   #expect(id: string, bytes: Buffer): void {
     this.#points.set(id, { bytes, step: `step ${this.#step}` });
+  }
+
+  /** A backup that is told to stop leaves nothing, or was whole already. */
+  async #stopped(): Promise<void> {
+    const before = this.#count();
+    const moment = Buffer.from(this.#model);
+    const stop = new AbortController();
+    const calls = this.#random(3);
+    let called = 0;
+    const progress = () => {
+      if (called++ >= calls) stop.abort();
+    };
+    try {
+      const { point } = await backupVolume(
+        this.#volume,
+        { state: this.#daemon.state, to: this.#history },
+        { ...OPTIONS, kind: 'full', signal: stop.signal, progress },
+      );
+      this.#expect(point.manifest.id, moment);
+    } catch (error) {
+      if (!(error instanceof AsofError) || !stop.signal.aborted) throw error;
+      if (this.#count() !== before) throw new Error('a backup that was stopped left a point');
+    }
+    const snapshots = await this.#client.ask<unknown[]>('GET', '/snapshots');
+    if (snapshots.length > 0) throw new Error('a snapshot stays behind a backup that was stopped');
+  }
+
+  async #verified(): Promise<void> {
+    const { status, stderr, stdout } = await asof('verify', this.#history, '--deep', '--json');
+    if (status !== 0) throw new Error(`verify: ${stderr}${stdout}`);
+  }
+
+  /** Under a mount nothing is taken away, and backups go on. */
+  async #busy(): Promise<void> {
+    if (this.#count() === 0) return;
+    const mount = join(this.#folder, 'shown');
+    mkdirSync(mount, { recursive: true });
+    await run(ASOF, ['mount', this.#history, mount]);
+    try {
+      const history = this.#open();
+      history.close();
+      try {
+        await consolidate(this.#history, { keep: { last: 1 } });
+        const volumes = new Set(history.points.map(({ manifest }) => manifest.volume.id));
+        if (history.points.length > volumes.size) throw new Error('points left under a mount');
+      } catch (error) {
+        if (!(error instanceof AsofError) || error.code !== 'HISTORY_BUSY') throw error;
+      }
+      await this.#backup();
+      const { manifest, moment } = this.#one(history.points);
+      const is = readFileSync(join(mount, manifest.volume.name, moment, 'disk'));
+      same(is, this.#known(manifest.id), `${manifest.id}, mounted while others work`);
+    } finally {
+      await run(ASOF, ['umount', mount]);
+    }
   }
 
   #spawnBackup(): { child: ChildProcess; begun: Promise<void>; ended: Promise<number | null> } {
