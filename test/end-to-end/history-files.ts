@@ -40,6 +40,8 @@ interface Type {
   readonly make: readonly string[];
   /** Of one that was frozen, or at rest. */
   readonly readOnly: string;
+  /** Of a copy: the original may still be known to the kernel. */
+  readonly copy: string;
   readonly check: readonly string[];
   readonly posix: boolean;
 }
@@ -48,6 +50,7 @@ const EXT4: Type = {
   name: 'ext4',
   make: ['mkfs.ext4', '-q', '-F'],
   readOnly: 'ro,noload',
+  copy: 'rw',
   check: ['e2fsck', '-f', '-n'],
   posix: true,
 };
@@ -55,6 +58,7 @@ const XFS: Type = {
   name: 'xfs',
   make: ['mkfs.xfs', '-q', '-f'],
   readOnly: 'ro,norecovery,nouuid',
+  copy: 'rw,nouuid',
   check: ['xfs_repair', '-n'],
   posix: true,
 };
@@ -62,6 +66,7 @@ const NTFS: Type = {
   name: 'ntfs-3g',
   make: ['mkntfs', '-q', '-F', '-Q'],
   readOnly: 'ro',
+  copy: 'rw',
   check: ['ntfsfix', '-n'],
   posix: false,
 };
@@ -196,7 +201,7 @@ async function history(
     t.teardown(() => detachLoops(restored));
     if (table !== undefined) await run('sgdisk', ['--verify', restored]);
     for (const [i, one] of parts.entries()) {
-      await mount(restored, one, there, 'rw');
+      await mount(restored, one, there, one.type.copy);
       t.equal(await told(there, one.type.posix), files[i], `${n}: ${one.type.name}, restored`);
       await run('umount', [there]);
       const [program, ...options] = one.type.check;
