@@ -5,8 +5,8 @@
 #include "engine_object.h"
 #include "file_attributes.h"
 #include "file_extents.h"
-#include "folder_files.h"
 #include "file_places.h"
+#include "folder_files.h"
 #include "imager_object.h"
 #include "kernel_calls.h"
 #include "overlay_object.h"
@@ -22,8 +22,8 @@ constexpr void (*kParts[])(Napi::Env, Napi::Object) = {
     asof::InitCow,
     asof::InitFileAttributes,
     asof::InitFileExtents,
-    asof::InitFolderFiles,
     asof::InitFilePlaces,
+    asof::InitFolderFiles,
     asof::InitImager,
     asof::InitKernelCalls,
     asof::InitOverlay,

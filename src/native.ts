@@ -496,6 +496,7 @@ export interface Addon {
    * Throws an error whose `code` is the errno's name.
    */
   folderFiles(path: string, endings: readonly string[]): { names: string; states: Float64Array };
+  /**
    * Where the blocks of `fd` lie on its device, and those of its extended attributes where that is told: start and length
    * alternate. At most `limit` runs. Throws EOPNOTSUPP where the file system has no places to tell.
    */
