@@ -21,12 +21,12 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import type { Test } from 'tap';
-import { backupVolume } from '../../src/cli/backup-volume.js';
+import { backupVolumes } from '../../src/cli/backup-volume.js';
 import { Client } from '../../src/cli/client.js';
 import { AsofError } from '../../src/errors.js';
 import { type BackupOptions, backup, consolidate, History } from '../../src/histories.js';
 import { openPoint, restore } from '../../src/restore.js';
-import { ASOF, asof } from '../cli/asof.js';
+import { ASOF, asof, eventually } from '../cli/asof.js';
 import { randomOf } from '../cow/rig.js';
 import { OPTIONS } from '../image/history-lab.js';
 import { noise, qemuCheck, qemuImg } from '../image/peer.js';
@@ -283,12 +283,12 @@ export class Life {
       wrote = true;
     };
     try {
-      const { point } = await backupVolume(
-        this.#volume,
+      const { results } = await backupVolumes(
+        [this.#volume],
         { state: this.#daemon.state, to: this.#history },
         { ...OPTIONS, ...options, progress: write },
       );
-      this.#expect(point.manifest.id, moment);
+      this.#expect(results[0]!.point.manifest.id, moment);
     } catch (error) {
       // Asked for what cannot be had: no point, and nothing happened.
       const asked = options.method === 'tracked' || options.base !== undefined;
@@ -311,18 +311,17 @@ export class Life {
       if (called++ >= calls) stop.abort();
     };
     try {
-      const { point } = await backupVolume(
-        this.#volume,
+      const { results } = await backupVolumes(
+        [this.#volume],
         { state: this.#daemon.state, to: this.#history },
         { ...OPTIONS, kind: 'full', signal: stop.signal, progress },
       );
-      this.#expect(point.manifest.id, moment);
+      this.#expect(results[0]!.point.manifest.id, moment);
     } catch (error) {
       if (!(error instanceof AsofError) || !stop.signal.aborted) throw error;
       if (this.#count() !== before) throw new Error('a backup that was stopped left a point');
     }
-    const snapshots = await this.#client.ask<unknown[]>('GET', '/snapshots');
-    if (snapshots.length > 0) throw new Error('a snapshot stays behind a backup that was stopped');
+    await this.#noSnapshots();
   }
 
   async #verified(): Promise<void> {
@@ -384,7 +383,7 @@ export class Life {
     child.kill('SIGKILL');
     await ended;
     this.#mayHaveCome(moment);
-    await this.#freeSnapshots();
+    await this.#noSnapshots();
   }
 
   async #daemonKilledInBackup(): Promise<void> {
@@ -398,7 +397,7 @@ export class Life {
     await this.#daemon.start();
     this.#openLive();
     this.#mayHaveCome(moment);
-    await this.#freeSnapshots();
+    await this.#noSnapshots();
   }
 
   #mayHaveCome(bytes: Buffer): void {
@@ -413,11 +412,11 @@ export class Life {
     }
   }
 
-  /** What a killed backup leaves in the daemon is its snapshot. */
-  async #freeSnapshots(): Promise<void> {
-    for (const { id } of await this.#client.ask<{ id: string }[]>('GET', '/snapshots')) {
-      await this.#client.ask('DELETE', `/snapshots/${id}`);
-    }
+  /** A backup that was stopped or killed, or whose daemon was, leaves none in the daemon. */
+  async #noSnapshots(): Promise<void> {
+    await eventually(async () => {
+      return (await this.#client.ask<unknown[]>('GET', '/snapshots')).length === 0;
+    }, 'the snapshot of a backup that was ended goes');
   }
 
   /** The origin is no volume of a daemon for a moment: backed up as a file, a history of another volume in the same folder. */
@@ -456,7 +455,7 @@ export class Life {
     await this.#daemon.start();
     const before = this.#count();
     try {
-      await backupVolume(this.#volume, { state: this.#daemon.state, to: this.#history }, OPTIONS);
+      await backupVolumes([this.#volume], { state: this.#daemon.state, to: this.#history }, OPTIONS);
       throw new Error('a volume whose origin is too short was backed up');
     } catch (error) {
       if (!(error instanceof AsofError)) throw error;
@@ -474,7 +473,7 @@ export class Life {
   /** The volume is removed and added again, perhaps with another size: it is another volume. */
   async #addedAgain(): Promise<void> {
     this.#closeLive();
-    await this.#freeSnapshots();
+    await this.#noSnapshots();
     await this.#client.ask('DELETE', `/volumes/${this.#volume}`);
     const size = this.#model.length + this.#one([0, 65536 * 3, -65536 * 2, 512]);
     truncateSync(this.#origin, size);
