@@ -5,13 +5,15 @@
  * copies show where they are opened.
  */
 import { basename } from 'node:path';
-import type { BlockSource } from '../block/source.js';
+import { Peek } from '../block/peek.js';
 import { stack } from '../block/stack.js';
+import { window } from '../block/window.js';
 import { AsofError } from '../errors.js';
 import type { Chain } from './chain.js';
 import type { Finding } from './finding.js';
 import type { UnnamedPoint } from './points.js';
 import { ShadowCopies, type Store } from './shadow-copies.js';
+import { partsOf } from './shadow-volumes.js';
 
 /** What a shadow copy says of itself. */
 export interface ShadowInfo {
@@ -53,7 +55,11 @@ export function shadowPointsOf({ members }: Chain): ShadowPoints {
   const findings: Finding[] = [];
   const trouble = (what: string) =>
     findings.push({ severity: 'defect', kind: 'image', member: file, what, count: 1 });
-  for (const { partition, source } of volumesOf(open())) {
+  const disk = open();
+  const found = new Set<number | null>();
+  for (const { number: partition, start, size } of partsOf(new Peek(disk))) {
+    if (found.has(partition)) continue;
+    const source = partition === null ? disk : window(disk, start, size);
     const where = partition === null ? 'shadow copies' : `shadow copies in partition ${partition}`;
     let copies: ShadowCopies;
     try {
@@ -63,6 +69,7 @@ export function shadowPointsOf({ members }: Chain): ShadowPoints {
       trouble(`${where}: ${error.message}`);
       continue;
     }
+    if (copies.stores.length > 0) found.add(partition);
     for (const store of copies.stores.toReversed()) {
       const name = `${partition === null ? '' : `p${partition}-`}store${store.number}`;
       if (store.trouble !== undefined) trouble(`${where}, store ${store.number}: ${store.trouble}`);
@@ -113,15 +120,6 @@ export function* checkShadowCopies(chain: Chain): Generator<Finding, void, undef
     }
     if (last) yield finding(last);
   }
-}
-
-interface Volume {
-  readonly partition: number | null;
-  readonly source: BlockSource;
-}
-
-function volumesOf(disk: BlockSource): Volume[] {
-  return [{ partition: null, source: disk }];
 }
 
 function infoOf(store: Store, partition: number | null): ShadowInfo {

@@ -106,6 +106,42 @@ t.test('what a shadow copy says of itself', async t => {
   t.equal(second?.shadow?.storeId.replaceAll('-', '').slice(16), made[0]!.id.slice(16));
 });
 
+t.test('in partitions, by number', { skip: missing(['sfdisk', 'qemu-img']) }, async t => {
+  const volumes = [
+    shadowVolume({ seed: 21, stores: 2, descriptors: 40 }),
+    shadowVolume({ seed: 22, stores: 1, descriptors: 40 }),
+  ];
+  const wanted = volumes.map(({ bytes }) => stores(write(bytes)).map(({ content }) => content.bytes));
+  const each = volumes[0]!.bytes.length / 512;
+  const tables = {
+    gpt: `label: gpt\n3 : start=2048, size=${each}\n7 : start=${2048 + each}, size=${each}\n`,
+    dos: `label: dos\n3 : start=2048, size=${each}, type=7\n4 : start=${2048 + each}, size=${each + 4096}, type=f\n5 : start=${2 * 2048 + each}, size=${each}, type=7\n`,
+  };
+  for (const [label, table] of Object.entries(tables)) {
+    const path = join(dir, `disk-${label}.raw`);
+    const disk = Buffer.alloc((2 * each + 8192) * 512);
+    const second = label === 'gpt' ? 2048 + each : 2 * 2048 + each;
+    writeFileSync(path, disk);
+    execFileSync('sfdisk', ['-q', path], { input: table, stdio: ['pipe', 'ignore', 'pipe'] });
+    const made = readFileSync(path);
+    volumes[0]!.bytes.copy(made, 2048 * 512);
+    volumes[1]!.bytes.copy(made, second * 512);
+    if (label === 'gpt') made.fill(0, 512, 1024); // The second header is as good.
+    writeFileSync(path, made);
+    const image = join(dir, `disk-${label}.qcow2`);
+    qemuImg('convert', '-f', 'raw', '-O', 'qcow2', '-c', path, image);
+    const last = label === 'gpt' ? 7 : 5;
+    const found = stores(image).sort((a, b) => a.name.localeCompare(b.name));
+    t.same(
+      found.map(({ name }) => name),
+      ['p3-store1', 'p3-store2', `p${last}-store1`],
+      label,
+    );
+    const bytes = [...wanted[0]!, ...wanted[1]!];
+    for (const [i, { content }] of found.entries()) t.ok(content.bytes.equals(bytes[i]!), `${label} ${i}`);
+  }
+});
+
 /** Whether what is not bad of the files is what it was; the tables behind them were changed. */
 function sound(content: Content, wanted: Buffer): boolean {
   const bytes = Buffer.from(content.bytes);
