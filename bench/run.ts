@@ -5,7 +5,8 @@ import { tmpdir } from 'node:os';
 import { parseArgs } from 'node:util';
 import { type Image, makeImages, ROWS, type Row } from './content.js';
 import { JOBS } from './jobs.js';
-import { cleanUp, run, temporaryFolder } from './process.js';
+import { cleanUp, temporaryFolder } from './process.js';
+import { isInstalled, say } from './report.js';
 import { SERVERS } from './servers.js';
 import { memory, readiness } from './start.js';
 import { throughput } from './throughput.js';
@@ -61,19 +62,6 @@ async function main(): Promise<void> {
     console.log(`${await readiness(folder, Math.max(runs, 3), more, say)}\n`);
   }
   if (parts.includes('memory')) console.log(`${await memory(folder, seconds, say)}\n`);
-}
-
-function say(text: string): void {
-  const clear = process.stderr.isTTY ? '\r\x1b[K' : '';
-  process.stderr.write(`${clear}${text}${process.stderr.isTTY ? '' : '\n'}`);
-}
-
-async function isInstalled(program: string): Promise<boolean> {
-  if (!program) return true;
-  return run('sh', ['-c', `command -v ${program}`]).then(
-    () => true,
-    () => false,
-  );
 }
 
 try {

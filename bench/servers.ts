@@ -84,14 +84,14 @@ export const SERVERS: readonly Server[] = [
   },
 ];
 
-function mountPoint(folder: string): string {
+export function mountPoint(folder: string): string {
   const path = join(folder, 'mnt');
   rmSync(path, { recursive: true, force: true });
   mkdirSync(path);
   return path;
 }
 
-function mounted(point: string, disk: string, unmount: () => Promise<unknown>): Served {
+export function mounted(point: string, disk: string, unmount: () => Promise<unknown>): Served {
   const undo = unmountAtEnd(point);
   return {
     disk,

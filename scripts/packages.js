@@ -74,6 +74,7 @@ export const PACKAGES = [
   { name: 'ewf-tools', need: 'test', proof: { program: 'ewfacquire' }, what: 'writes and reads E01' },
   { name: 'qemu-system-common', need: 'bench', proof: { program: 'qemu-storage-daemon' }, what: 'a peer' },
   { name: 'xmount', need: 'bench', proof: { program: 'xmount' }, what: 'a peer' },
+  { name: 'libvmdk-utils', need: 'bench', proof: { program: 'vmdkmount' }, what: 'a peer' },
   { name: 'libqcow-utils', need: 'bench', proof: { program: 'qcowmount' }, what: 'a peer' },
   { name: 'restic', need: 'bench', proof: { program: 'restic' }, what: 'a peer' },
   { name: 'borgbackup', need: 'bench', proof: { program: 'borg' }, what: 'a peer' },

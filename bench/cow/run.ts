@@ -1,13 +1,10 @@
 /**
  * The benchmark of the copy-on-write layer: see bench/README.md. Tables go to standard output, progress to standard error.
  */
-import { readFileSync, writeFileSync } from 'node:fs';
-import { cpus, loadavg, release } from 'node:os';
-import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { makeImages } from '../content.js';
-import { cleanUp, run, temporaryFolder } from '../process.js';
-import { figure } from '../table.js';
+import { cleanUp, temporaryFolder } from '../process.js';
+import { circumstances, qemuVersion, say, update } from '../report.js';
 import { type Aim, aimsTable } from './aims.js';
 import { footprint } from './footprint.js';
 import { hold } from './hold.js';
@@ -18,10 +15,6 @@ import { writes } from './writes.js';
 const PARTS = ['writes', 'power', 'reads', 'hold', 'memory', 'many'] as const;
 const PEERS = ['qemu', 'nbd', 'ficlone'];
 const MIB = 2 ** 20;
-const LOAD = loadavg()[0] ?? Number.NaN;
-const README = fileURLToPath(new URL('../../../bench/README.md', import.meta.url));
-const BEGIN = '<!-- figures of bench:cow -->';
-const END = '<!-- end of the figures of bench:cow -->';
 
 const HELP = `npm run bench:cow -- [OPTIONS]
   --quick          a glance, below two minutes: fewer cases, one run
@@ -96,31 +89,8 @@ async function main(): Promise<void> {
   await part('memory', () => footprint(folder, quick, say));
   await part('many', () => many({ size, runs, seconds, snapshots: snapshots * 5 }, folder, content, say));
   console.log(aimsTable(aims));
-  if (values.update) update([await circumstances(), ...tables, aimsTable(aims)]);
-}
-
-/** What was run, and on what. */
-async function circumstances(): Promise<string> {
-  const options = process.argv.slice(2).filter(option => option !== '--update');
-  const command = ['npm run bench:cow', ...(options.length > 0 ? ['--', ...options] : [])].join(' ');
-  const said = await run('qemu-storage-daemon', ['--version']).catch(() => '');
-  const qemu = /version (\d+\.\d+\.\d+)/.exec(said)?.[1] ?? 'none';
-  const kernel = release().split('-')[0];
-  return `\`${command}\` on ${cpus().length} cores (load average before: ${figure(LOAD)}), Linux ${kernel}, Node ${process.versions.node}, QEMU ${qemu}:`;
-}
-
-/** Puts the tables between the marks. */
-function update(tables: readonly string[]): void {
-  const text = readFileSync(README, 'utf8');
-  const [begin, end] = [text.indexOf(BEGIN), text.indexOf(END)];
-  if (begin < 0 || end < begin) throw new Error(`${README}: the marks of the figures are not there`);
-  const figures = `${BEGIN}\n\n${tables.join('\n\n')}\n\n`;
-  writeFileSync(README, text.slice(0, begin) + figures + text.slice(end));
-}
-
-function say(text: string): void {
-  const clear = process.stderr.isTTY ? '\r\x1b[K' : '';
-  process.stderr.write(`${clear}${text}${process.stderr.isTTY ? '' : '\n'}`);
+  if (values.update)
+    update('bench:cow', [circumstances('bench:cow', [await qemuVersion()]), ...tables, aimsTable(aims)]);
 }
 
 try {

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { type Aim, aimsTable } from '../cow/aims.js';
 import { cleanUp, run, temporaryFolder } from '../process.js';
-import { circumstances, updateReadme } from '../readme.js';
+import { circumstances, say, update } from '../report.js';
 import { full } from './full.js';
 import { incremental } from './incremental.js';
 import { listing } from './listing.js';
@@ -77,7 +77,7 @@ async function main(): Promise<void> {
   await part('listing', () => listing(Number(values.points), quick ? 3 : 7, folder, say));
   console.log(aimsTable(aims));
   if (!values.update) return;
-  updateReadme(SCRIPT, [circumstances(SCRIPT, await versions()), ...tables, aimsTable(aims)]);
+  update(SCRIPT, [circumstances(SCRIPT, await versions()), ...tables, aimsTable(aims)]);
 }
 
 async function versions(): Promise<string[]> {
@@ -94,11 +94,6 @@ async function versions(): Promise<string[]> {
     if (version) found.push(`${name} ${version}`);
   }
   return found;
-}
-
-function say(text: string): void {
-  const clear = process.stderr.isTTY ? '\r\x1b[K' : '';
-  process.stderr.write(`${clear}${text}${process.stderr.isTTY ? '' : '\n'}`);
 }
 
 try {
