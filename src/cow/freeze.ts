@@ -232,9 +232,17 @@ class FreezerProcess {
   ask(verb: Verb, index: number, signal: AbortSignal): Promise<void> {
     if (this.#ended) return Promise.reject(new Error(this.#ended));
     const what = `${verb} ${index}`;
-    return new Promise((done, failed) => {
-      this.#waiting.set(what, { done, failed });
-      signal.addEventListener('abort', () => failed(signal.reason));
+    return new Promise<void>((done, failed) => {
+      const abort = () => failed(signal.reason);
+      const settled = (settle: () => void) => () => {
+        signal.removeEventListener('abort', abort);
+        settle();
+      };
+      this.#waiting.set(what, {
+        done: settled(done),
+        failed: error => settled(() => failed(error))(),
+      });
+      signal.addEventListener('abort', abort);
       if (verb === 'freeze') this.#held.add(index);
       this.#child.stdin!.write(`${what}\n`);
     });
