@@ -18,6 +18,7 @@ import {
   diskFolderOf,
   forgetAttachment,
   isAbandoned,
+  isUnchanged,
   listAttachments,
   newAttachment,
   removeMade,
@@ -410,10 +411,11 @@ async function takeDown(attachment: Attachment, lazy: boolean): Promise<void> {
 export async function sweep(): Promise<void> {
   const { attachments, bare } = listAttachments();
   for (const attachment of attachments) {
-    if (isStale(attachment)) await takeDown(attachment, true).catch(() => {});
+    // Whoever was attaching may have ended well since it was read: then its record is another one by now.
+    if (isStale(attachment) && isUnchanged(attachment)) await takeDown(attachment, true).catch(() => {});
   }
   for (const folder of bare) {
-    if (!isAbandoned(folder)) continue;
+    if (!isAbandoned(folder) || !isUnchanged({ folder })) continue;
     try {
       forgetAttachment({ folder });
     } catch {

@@ -109,6 +109,12 @@ export function listAttachments(): { readonly attachments: Attachment[]; readonl
   return { attachments, bare };
 }
 
+/** Whether the record is what it was when it was read; of a folder without one, whether it still has none. */
+export function isUnchanged(attachment: Attachment | { readonly folder: string }): boolean {
+  const now = read(attachment.folder);
+  return 'process' in attachment ? JSON.stringify(now) === JSON.stringify(attachment) : now === undefined;
+}
+
 function read(folder: string): Attachment | undefined {
   try {
     const found = JSON.parse(readFileSync(join(folder, RECORD), 'utf8')) as Attachment;
