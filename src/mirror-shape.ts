@@ -2,6 +2,7 @@
  * The outline of a disk: its table of partitions, and what lies at its start and in each of them. A source that has lost any
  * of it since the last run looks destroyed, and must not be mirrored over the one copy that still has it.
  */
+import { entriesOf, hasBootMark, PROTECTIVE } from './block/mbr.js';
 import type { Partitioned } from './block/partitions.js';
 import { surveyPartitions } from './block/partitions.js';
 import { markOf } from './block/signature.js';
@@ -29,7 +30,8 @@ const FLEETING = ['swap'];
 export async function outlineOf(disk: Partitioned): Promise<Outline> {
   const { table: found, defects } = await surveyPartitions(disk);
   const kind = found?.kind === 'hybrid' ? 'gpt' : (found?.kind ?? null);
-  const table = defects.length > 0 ? 'unsound' : kind;
+  // A GPT that no MBR guards any more is none.
+  const table = defects.length > 0 && (found || (await saysGpt(disk))) ? 'unsound' : kind;
   const starts = [0, ...(found?.partitions.slice(0, MOST).map(({ start }) => start) ?? [])];
   const marks: OutlineMark[] = [];
   for (const start of starts) {
@@ -37,6 +39,11 @@ export async function outlineOf(disk: Partitioned): Promise<Outline> {
     if (found) marks.push({ start, ...found });
   }
   return { table, marks };
+}
+
+async function saysGpt(disk: Partitioned): Promise<boolean> {
+  const first = await disk.read(0, 512);
+  return hasBootMark(first) && entriesOf(first).some(({ type }) => type === PROTECTIVE);
 }
 
 /** In words the first thing that `then` had and `now` has lost; undefined where nothing is missing. */
