@@ -5,13 +5,13 @@
  */
 import { closeSync, constants, openSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Extent } from '../block/extent.js';
 import { ImageFile } from '../block/file.js';
 import { type BlockSource, checkRange, type Layer } from '../block/source.js';
 import { stack } from '../block/stack.js';
 import { AsofError } from '../errors.js';
 import { loadAddon } from '../native.js';
 import { command } from '../shell.js';
+import { withBad } from './bad-runs.js';
 import { sameFile, stateOf } from './file-state.js';
 import type { Image } from './format.js';
 import { excludedRuns, readRuns } from './left-out.js';
@@ -216,28 +216,4 @@ function shared(fd: number): boolean {
   } catch {
     return true;
   }
-}
-
-const BAD = 'the source could not be read here when the backup was made';
-
-/** `source`, of which `runs` are known to be bad: in order, apart, within its size. */
-export function withBad(source: BlockSource, runs: readonly Run[]): BlockSource {
-  if (runs.length === 0) return source;
-  return {
-    ...source,
-    *extents(offset, length): Generator<Extent, void, undefined> {
-      checkRange(source.size, offset, length);
-      const end = offset + length;
-      for (const [start, size] of runs) {
-        if (start + size <= offset) continue;
-        if (start >= end) break;
-        if (start > offset) yield* source.extents(offset, start - offset);
-        const from = Math.max(start, offset);
-        const stop = Math.min(start + size, end);
-        yield { kind: 'bad', length: stop - from, why: BAD };
-        offset = stop;
-      }
-      if (offset < end) yield* source.extents(offset, end - offset);
-    },
-  };
 }

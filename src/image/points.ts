@@ -7,6 +7,7 @@ import type { BlockSource, Layer } from '../block/source.js';
 import { stack } from '../block/stack.js';
 import { AsofError } from '../errors.js';
 import { endOfTime, momentOf } from '../moment.js';
+import { badRunsBeside, withBad } from './bad-runs.js';
 import type { Chain } from './chain.js';
 import type { StoredDigest } from './format.js';
 import { type ShadowInfo, shadowPointsOf } from './shadow-points.js';
@@ -58,7 +59,7 @@ export function points(chain: Chain, shadows = shadowPointsOf(chain)): Point[] {
       member: member.file.path,
       vmStateSize: 0,
       digests: member.digests ?? [],
-      open: open(member.layer),
+      open: () => withBad(open(member.layer)(), badRunsBeside(member.file)),
     });
     const byTime = [...member.snapshots].sort((a, b) => b.time.getTime() - a.time.getTime());
     for (const snapshot of byTime) {

@@ -5,10 +5,13 @@
 import { join } from 'node:path';
 import t from 'tap';
 import { Disk } from '../../src/block/disk.js';
+import { openChain } from '../../src/image/chain.js';
 import { History } from '../../src/image/history.js';
+import { points } from '../../src/image/points.js';
 import { missing, run } from '../peers.js';
 import { Lab, newEngine, readPoint, scratch, verifyAll } from './history-lab.js';
 import { convert, noise } from './peer.js';
+import { readAll } from './reader.js';
 
 const SIZE = 5 * 65536 + 512;
 const BAD = [
@@ -49,6 +52,14 @@ t.test('on: listed, counted, and errors when they are read', async t => {
     else if (!(await disk.read(at, 512)).equals(lab.bytes.subarray(at, at + 512))) t.fail(`sector at ${at}`);
   }
   for (const { sound } of await verifyAll(lab.history, true)) t.ok(sound, 'what is stored is what was read');
+  const chain = openChain(join(lab.history, point.manifest.image.file));
+  t.teardown(() => chain.close());
+  const alone = readAll(points(chain)[0]!.open());
+  t.same(
+    alone.bad.map(({ offset, length }) => [offset, length]),
+    BAD,
+    'and errors where the image is opened by itself',
+  );
 });
 
 t.test('the map is one of ddrescue', { skip: missing(['ddrescuelog', 'qemu-img']) }, async t => {
