@@ -3,7 +3,7 @@
  * is one file system, or has partitions, each of which may be one. Everything else is taken: tables, gaps, boot code, what is not
  * known, and what two readings of the disk do not agree on. Nothing here fails a backup: what cannot be told is kept, with why.
  */
-import { type Partition, type Partitioned, partitionsOf } from '../block/partitions.js';
+import { type Partition, type Partitioned, surveyPartitions } from '../block/partitions.js';
 import { signaturesOf } from '../block/signature.js';
 import { bounded } from './left-out.js';
 import { openWindow } from './loop-window.js';
@@ -96,12 +96,9 @@ class Search {
       this.#kept.push(why);
       return undefined;
     };
-    let partitions: readonly Partition[];
-    try {
-      partitions = (await partitionsOf(this.#disk))?.partitions ?? [];
-    } catch (error) {
-      return no(messageOf(error));
-    }
+    const { table, defects } = await surveyPartitions(this.#disk);
+    if (defects.length > 0) return no(defects.join('; '));
+    const partitions = table?.partitions ?? [];
     if (partitions.length === 0) return [];
     // One that was made of a bare file system may have its old marks still, and the other way round.
     const marks = [...(await signaturesOf(this.#disk.read, this.#disk.size))];

@@ -65,7 +65,7 @@ t.test('SIGKILL at every step', async t => {
   const ours = history.points.flatMap(({ stem }) => ['json', 'qcow2', 'tree'].map(end => `${stem}.${end}`));
   t.same(
     readdirSync(lab.history).sort(),
-    [...ours, ...strangers, '.asof-lock'].sort(),
+    [...ours, ...strangers, '.asof-failures', '.asof-lock'].sort(),
     'nothing is left, nothing is lost',
   );
 });

@@ -158,7 +158,7 @@ t.test('each by its own map', { skip }, async t => {
       'partition 5: the map of FAT',
       'partition 6: all sectors: it is swap',
       'partition 7: all sectors: it holds nothing that is known',
-      'partition 8: all sectors: it bears the marks of ext4, btrfs',
+      'partition 8: all sectors: it bears the marks of btrfs, ext4',
     ],
   );
   t.ok(unused!.bytes > 400 * MIB, `${unused!.bytes} bytes`);
