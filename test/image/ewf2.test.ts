@@ -14,7 +14,7 @@ import { adler32 } from './reader.js';
 
 t.setTimeout(240_000);
 const skip = missing(['bzip2']);
-const CASES = Number(process.env['ASOF_CASES'] ?? 60);
+const CASES = Number(process.env['ASOF_CASES'] ?? 40);
 const CHUNK = 4096;
 /** Noise, what packs, eight bytes over and over, and zeros; no two chunks of the first two are alike. */
 const BYTES = Buffer.concat([
