@@ -41,20 +41,20 @@ const borgCreate = (volume: string, folder: string) =>
 
 export const MAKERS: readonly Maker[] = [
   {
+    name: 'asof --all-sectors',
+    needs: [],
+    full: (volume, folder) => backup(volume, folder, '--all-sectors'),
+    next: (volume, folder) => backup(volume, folder, '--all-sectors', '--method', 'compared'),
+  },
+  {
     name: 'asof',
-    needs: [],
-    full: (volume, folder) => backup(volume, folder),
-    next: (volume, folder) => backup(volume, folder, '--method', 'compared'),
-  },
-  {
-    name: 'asof --leave-unused',
     needs: ['partclone.extfs'],
-    full: (volume, folder) => backup(volume, folder, '--leave-unused'),
+    full: (volume, folder) => backup(volume, folder),
   },
   {
-    name: 'asof --compress zstd:1',
+    name: 'asof --all-sectors --compress zstd:1',
     needs: [],
-    full: (volume, folder) => backup(volume, folder, '--compress', 'zstd:1'),
+    full: (volume, folder) => backup(volume, folder, '--all-sectors', '--compress', 'zstd:1'),
   },
   {
     name: 'qemu-img convert -c',
