@@ -8,6 +8,7 @@
 import { joined, type LayerExtent } from '../block/extent.js';
 import type { ImageFile } from '../block/file.js';
 import { checkRange, type Layer } from '../block/source.js';
+import { sorted, within } from './claims.js';
 import type { Finding } from './finding.js';
 
 /** Where a block is. `mixed`: of its sectors some are in the file and others in the parent. */
@@ -58,9 +59,6 @@ export interface Claims {
 
 /** Blocks that one run crosses: bounds what a caller pays who wants the first run only. */
 const STRIDE = 65536;
-
-/** Claims that are compared: of a table with more, none are. */
-const MOST_CLAIMS = 2 ** 24;
 
 /** Runs that the doctor looks at. */
 const MOST_RUNS = 2 ** 26;
@@ -124,6 +122,10 @@ export class BlockLayer implements Layer {
     length: number,
   ): Generator<LayerExtent, void, undefined> {
     const { file } = this.#table;
+    if (this.#isCutOddly(index, start)) {
+      yield { kind: 'bad', length, why: 'the block runs into the end of the file', by: file };
+      return;
+    }
     if (kind === 'data') {
       yield* this.#held(start + skip, length);
       return;
@@ -165,6 +167,20 @@ export class BlockLayer implements Layer {
     return within(this.#blocks, start - claims.span + 1, end) > 1 || within(this.#bitmaps, start, end) > 0;
   }
 
+  /**
+   * Whether the end of the file cuts the block at byte `start`, and it does not begin where another one ends: then it is not
+   * known that the file was cut off, as the entry of the last block may have become a wrong one. After `#isTwice`.
+   */
+  #isCutOddly(index: number, start: number): boolean {
+    const { claims, blockSize, size, end } = this.#table;
+    const needed = Math.min(blockSize, size - index * blockSize);
+    // Of blocks whose places are counted in blocks, no other one is partly there.
+    if (start >= end || start + needed <= end || claims.span === 1) return false;
+    const first = claims.of(index);
+    const before = within(this.#blocks!, first - claims.span, first - claims.span + 1);
+    return before === 0 && within(this.#bitmaps!, first - 1, first) === 0;
+  }
+
   /** After `#isTwice`. */
   #bitmapIsTwice(index: number): boolean {
     const { claims } = this.#table;
@@ -173,38 +189,6 @@ export class BlockLayer implements Layer {
     const others = within(this.#blocks!, start - claims.span + 1, start + 1);
     return others > 0 || within(this.#bitmaps!, start, start + 1) > 1;
   }
-}
-
-/** How many of `all` are at least `from` and less than `to`. */
-function within(all: Uint32Array, from: number, to: number): number {
-  return firstFrom(all, to) - firstFrom(all, from);
-}
-
-function firstFrom(all: Uint32Array, value: number): number {
-  let low = 0;
-  let high = all.length;
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if (all[middle]! < value) low = middle + 1;
-    else high = middle;
-  }
-  return low;
-}
-
-function sorted(claims: Iterable<Uint32Array>): Uint32Array {
-  let all = new Uint32Array(1024);
-  let count = 0;
-  for (const some of claims) {
-    if (count + some.length > MOST_CLAIMS) return new Uint32Array(0);
-    if (count + some.length > all.length) {
-      const more = new Uint32Array(Math.max(all.length * 2, count + some.length));
-      more.set(all);
-      all = more;
-    }
-    all.set(some, count);
-    count += some.length;
-  }
-  return all.subarray(0, count).sort();
 }
 
 /** The doctor: what the image says of itself, and the runs of the disk that cannot be read right. */

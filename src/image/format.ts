@@ -147,6 +147,14 @@ export function recognise(file: ImageFile): ImageFormat | undefined {
     if (answer !== 'no') throw answer;
   }
   const foreign = foreignFormat(file);
+  // Taken for raw, an image whose first bytes are damaged would show its tables as a disk.
+  if (foreign === undefined && /\.qcow2?$/i.test(file.path)) {
+    throw new AsofError(
+      'IMAGE_CORRUPT',
+      `${file.path} is named as a qcow2 image and bears no mark of one`,
+      '--format raw shows the bytes of the file itself',
+    );
+  }
   if (foreign === undefined) return undefined;
   throw new AsofError(
     'IMAGE_UNSUPPORTED',

@@ -2,13 +2,19 @@
  * A raw image in segments, as imaging tools split it: NAME.000, NAME.001 and so on, or from NAME.001. The disk is the
  * segments one behind the other. Known by its name and by a second segment beside it; a gap in the numbers is
  * refused, since a later segment without an earlier one is no disk.
+ *
+ * Segments bear no mark of their own. All but the last have one size, by which one that was cut off is known: what it
+ * lacks is bad, and what lies behind it stays where it was. Sizes that are not to be explained so are refused.
  */
 import { existsSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { concat } from '../block/concat.js';
 import type { ImageFile } from '../block/file.js';
 import { rawLayer } from '../block/raw-file.js';
+import { checkRange, type Layer } from '../block/source.js';
 import { AsofError } from '../errors.js';
+import { examineBlocks } from './blocks.js';
+import type { Finding } from './finding.js';
 import type { Image, ImageFormat } from './format.js';
 
 export const splitRaw: ImageFormat = {
@@ -33,7 +39,15 @@ export const splitRaw: ImageFormat = {
         `${beside(file.path, files.length)} is missing, but ${gap} is there`,
       );
     }
-    const layer = concat(files.map(rawLayer));
+    const size = commonSize(files);
+    const troubles: string[] = [];
+    const layer = concat(
+      files.map((one, i) => {
+        const missing = i < files.length - 1 ? size - one.size : 0;
+        if (missing > 0) troubles.push(`${basename(one.path)} is cut off: ${missing} bytes are missing`);
+        return padded(one, one.size + missing);
+      }),
+    );
     return {
       file,
       format: 'split-raw',
@@ -44,11 +58,57 @@ export const splitRaw: ImageFormat = {
       snapshots: [],
       parent: undefined,
       dataFile: undefined,
-      troubles: [],
-      check: () => [],
+      troubles,
+      check: () => examine(files, layer, troubles),
     };
   },
 };
+
+/**
+ * The size of all segments but the last, which may be shorter. Throws IMAGE_CORRUPT where they have none: nobody knows then
+ * whether segments were cut off or swapped, and where on the disk the others belong.
+ */
+function commonSize(files: readonly ImageFile[]): number {
+  const last = files.at(-1)!;
+  const full = files.slice(0, -1);
+  const counts = new Map<number, number>();
+  for (const { size } of full) counts.set(size, (counts.get(size) ?? 0) + 1);
+  const [size, count] = [...counts].reduce((a, b) => (b[1] > a[1] ? b : a));
+  const odd = full.find(one => one.size !== size) ?? last;
+  // One that is cut off, or the short last one in its place: where the last is full, both look the same.
+  const unclear = counts.size > 1 && (count * 2 <= full.length || full.length < 3 || last.size >= size);
+  const larger = full.find(one => one.size > size) ?? (last.size > size ? last : undefined);
+  if (!unclear && !larger) return size;
+  throw new AsofError(
+    'IMAGE_CORRUPT',
+    `${(larger ?? odd).path} has ${(larger ?? odd).size} bytes, other segments ${size}: segments were cut off, swapped, or are of other images`,
+    'where they are whole and in order, a file made of them with cat is a raw image',
+  );
+}
+
+/** `size` bytes, of which those that the file does not have are bad. */
+function padded(file: ImageFile, size: number): Layer {
+  const layer = rawLayer(file);
+  const why = `${file.path} ends before these bytes`;
+  return {
+    size,
+    *extents(offset, length) {
+      checkRange(size, offset, length);
+      const there = Math.max(0, Math.min(length, file.size - offset));
+      if (there > 0) yield* layer.extents(offset, there);
+      if (there < length) yield { kind: 'bad', length: length - there, why, by: file };
+    },
+    close() {},
+  };
+}
+
+function* examine(
+  files: readonly ImageFile[],
+  layer: Layer,
+  troubles: readonly string[],
+): Generator<Finding, void, undefined> {
+  if (troubles.length > 0) yield* examineBlocks(files[0]!, layer, troubles);
+}
 
 function isFirst(path: string): boolean {
   return path.endsWith('.000') || (path.endsWith('.001') && !existsSync(`${path.slice(0, -4)}.000`));

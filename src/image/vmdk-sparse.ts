@@ -3,15 +3,17 @@
  * packed, and that of ESX ("COWD"), with single tables. A directory leads to tables, and these to grains; 0 says nothing,
  * 1 is zeros where the header allows it.
  *
- * The tables have no checksum. An entry that differs from its copy is bad: nobody knows which is right. A packed grain
- * says itself which sector of the disk it is.
+ * The tables have no checksum. An entry that differs from its copy is bad: nobody knows which is right. Where an entry
+ * has no copy, or both were changed alike, it leads to another grain's place most of the time: before the first plain grain is
+ * believed, the tables are looked through once for such claims. A packed grain says itself which sector of the disk it is.
  */
 import { inflateSync } from 'node:zlib';
 import type { LayerExtent } from '../block/extent.js';
 import type { ImageFile } from '../block/file.js';
 import { checkRange, type Layer } from '../block/source.js';
 import { AsofError } from '../errors.js';
-import { PAGE, Pages } from './pages.js';
+import { sorted, within } from './claims.js';
+import { HOST, PAGE, Pages } from './pages.js';
 
 export const HOSTED = 'KDMV';
 export const ESX = 'COWD';
@@ -23,6 +25,9 @@ const MOST_GRAIN = 32 * 2 ** 20;
 
 /** Entries of a directory: with VMware's grains, 32 MiB each. QEMU takes no more either. */
 const MOST_DIRECTORY = 32 * 2 ** 20;
+
+/** Bytes of tables whose entries are compared with each other: with VMware's grains, those of a disk of 512 GiB. */
+const MOST_COMPARED = 32 * 2 ** 20;
 
 /** Entries that one run crosses: bounds what a caller pays who wants the first run only. */
 const STRIDE = 4096;
@@ -185,6 +190,7 @@ export class SparseLayer implements Layer {
   readonly #header: SparseHeader;
   readonly #grain: number;
   readonly #reach: number;
+  #claims: Uint32Array | undefined;
 
   /** `size` bytes, at most the capacity. */
   constructor(file: ImageFile, header: SparseHeader, size: number) {
@@ -296,12 +302,75 @@ export class SparseLayer implements Layer {
       yield this.#bad('the grain lies within the metadata', length);
     } else if (packed) {
       yield this.#packed(place, start, skip, length);
+    } else if (this.#isTwice(entry, start)) {
+      yield this.#bad('the grain lies where another grain lies', length);
     } else {
       const offset = place + skip;
       const held = Math.max(0, Math.min(length, this.#file.size - offset));
       if (held > 0) yield { kind: 'data', length: held, file: this.#file, offset };
       if (held < length) yield this.#bad('the grain lies beyond the end of the file', length - held);
     }
+  }
+
+  /** Whether another entry claims sectors of the grain at sector `entry`, which is that of byte `start` of the disk. */
+  #isTwice(entry: number, start: number): boolean {
+    this.#claims ??= sorted(this.#all());
+    const { grain } = this.#header;
+    const own = this.#lengthAt(start);
+    // The last grain of the disk may be a short one; what is behind it then may be another's.
+    if (own < grain) return within(this.#claims, entry - grain + 1, entry + own) > 0;
+    const last = this.#tail;
+    return (
+      within(this.#claims, entry - grain + 1, entry + grain) > 1 ||
+      (last !== undefined && last.entry < entry + grain && entry < last.entry + last.length)
+    );
+  }
+
+  /** Sectors of the grain of byte `start` of the disk. */
+  #lengthAt(start: number): number {
+    return Math.min(this.#header.grain, this.#header.capacity - start / SECTOR);
+  }
+
+  /** The last grain of the disk, where it is a short one. */
+  #tail: { readonly entry: number; readonly length: number } | undefined;
+
+  /** What the entries of all tables claim, but for `#tail`, in arrays that hold good until the next is asked for. */
+  *#all(): Generator<Uint32Array, void, undefined> {
+    const { entries, zeroEntries } = this.#header;
+    const tables: { readonly index: number; readonly table: number; readonly copy: number }[] = [];
+    const most = MOST_COMPARED / (entries * 4);
+    for (let index = 0; index < directoryLength(this.#header); index++) {
+      const found = this.#tables(index);
+      if (typeof found !== 'string' && found.table !== 0) tables.push({ index, ...found });
+      if (tables.length > most) return;
+    }
+    const into = new Uint32Array(entries);
+    for (const { index, table, copy } of tables) {
+      const words = this.#whole(table, entries);
+      const second = copy === 0 ? words : this.#whole(copy, entries);
+      let count = 0;
+      for (const [i, entry] of words.entries()) {
+        // One that differs from its copy is bad already, and need not spoil others.
+        if (entry === 0 || (entry === 1 && zeroEntries) || entry !== second[i]) continue;
+        const length = this.#lengthAt((index * entries + i) * this.#grain);
+        if (length === this.#header.grain) into[count++] = entry;
+        else if (length > 0) this.#tail = { entry, length };
+      }
+      yield into.subarray(0, count);
+    }
+  }
+
+  /** The entries of a table; none where they cannot be read, which is told where one of them is needed. */
+  #whole(table: number, entries: number): Uint32Array {
+    const words = new Uint32Array(entries);
+    const bytes = Buffer.from(words.buffer);
+    try {
+      this.#file.read(table, bytes.length).copy(bytes);
+    } catch (error) {
+      if (!(error instanceof AsofError) || error.code !== 'IO') throw error;
+    }
+    if (HOST !== 'little') bytes.swap32();
+    return words;
   }
 
   /** A packed grain begins with the sector of the disk that it is, and its packed length. */

@@ -18,10 +18,10 @@ import {
   MOST_DESCRIPTOR,
   parseDescriptor,
 } from './vmdk-descriptor.js';
+import { isSesparse, parseSesparse, SesparseLayer } from './vmdk-sesparse.js';
 import { ESX, HOSTED, parseSparse, type SparseHeader, SparseLayer } from './vmdk-sparse.js';
 
 const SECTOR = 512;
-const SESPARSE = '\xbe\xba\xfe\xca\0\0\0\0';
 
 export const vmdk: ImageFormat = {
   name: 'vmdk',
@@ -39,7 +39,7 @@ export const vmdk: ImageFormat = {
   },
   open(file, options): Image {
     const head = file.read(0, SECTOR);
-    if (isSesparse(head)) throw sesparse(file.path);
+    if (isSesparse(head)) throw partOnly(file);
     const own = isDescriptor(head) ? undefined : parseSparse(file);
     const descriptor = own ? embedded(file, own) : alone(file);
     const troubles: string[] = [];
@@ -69,12 +69,12 @@ export const vmdk: ImageFormat = {
 /** What a child compares: of an image that this file has opened. */
 const descriptors = new WeakMap<Image, Descriptor>();
 
-const isSesparse = (head: Buffer) => head.toString('latin1', 0, 8) === SESPARSE;
-
-function sesparse(path: string): AsofError {
+/** An extent of a set, whose descriptor is another file. */
+function partOnly(file: ImageFile): AsofError {
   return new AsofError(
     'IMAGE_UNSUPPORTED',
-    `${path} is a SESparse extent, whose layout VMware has not published`,
+    `${file.path} is an extent of a VMDK, and no whole one`,
+    'name the file of the descriptor, such as NAME.vmdk beside NAME-s001.vmdk or NAME-delta.vmdk',
   );
 }
 
@@ -83,13 +83,7 @@ function embedded(file: ImageFile, { descriptor }: SparseHeader): Descriptor {
   if (length > MOST_DESCRIPTOR) throw tooLong(file, length);
   const bytes = offset === 0 ? Buffer.alloc(0) : file.read(offset, length);
   // An extent of a set has no descriptor, or room for one with nothing in it.
-  if ((bytes[0] ?? 0) === 0) {
-    throw new AsofError(
-      'IMAGE_UNSUPPORTED',
-      `${file.path} is an extent of a VMDK, and no whole one`,
-      'name the file of the descriptor, such as NAME.vmdk beside NAME-s001.vmdk or NAME-delta.vmdk',
-    );
-  }
+  if ((bytes[0] ?? 0) === 0) throw partOnly(file);
   return parseDescriptor(bytes, file.path);
 }
 
@@ -125,12 +119,22 @@ function sparse(
   troubles: string[],
 ): Layer {
   const { capacity, grain, dirty } = header;
-  if (line.sectors > capacity || capacity - line.sectors >= grain) {
-    const what = `${named.path} gives ${line.sectors} sectors to ${file.path}, which has ${capacity}`;
-    throw new AsofError('IMAGE_CORRUPT', what);
-  }
+  fits(line, capacity, grain, file, named);
   if (dirty) troubles.push(`${basename(file.path)} was not closed cleanly`);
   return new SparseLayer(file, header, line.sectors * SECTOR);
+}
+
+/** Throws IMAGE_CORRUPT where a line gives an extent another size than it has itself; its last grain need not be whole. */
+function fits(
+  { sectors }: ExtentLine,
+  capacity: number,
+  grain: number,
+  file: ImageFile,
+  named: ImageFile,
+): void {
+  if (sectors <= capacity && capacity - sectors < grain) return;
+  const what = `${named.path} gives ${sectors} sectors to ${file.path}, which has ${capacity}`;
+  throw new AsofError('IMAGE_CORRUPT', what);
 }
 
 function extents(
@@ -146,7 +150,7 @@ function extents(
     return known;
   };
   if (descriptor.extents.length === 0) throw new AsofError('IMAGE_CORRUPT', `${file.path} names no extents`);
-  return descriptor.extents.map(line => {
+  const layers = descriptor.extents.map(line => {
     const size = line.sectors * SECTOR;
     if (!Number.isSafeInteger(size) || !Number.isSafeInteger(line.offset * SECTOR))
       throw new AsofError(
@@ -179,8 +183,12 @@ function extents(
           );
         return sparse(data, parseSparse(data), line, file, troubles);
       }
-      case 'SESPARSE':
-        throw sesparse(`${file.path}: ${line.name}`);
+      case 'SESPARSE': {
+        const data = open(line.name);
+        const header = parseSesparse(data);
+        fits(line, header.capacity, 8, data, file);
+        return new SesparseLayer(data, header, size);
+      }
       default:
         throw new AsofError(
           'IMAGE_UNSUPPORTED',
@@ -188,6 +196,23 @@ function extents(
         );
     }
   });
+  notSwapped(file, descriptor, open);
+  return layers;
+}
+
+/** Plain extents bear no mark; of those whose sizes differ, at least it is seen where each has the other's. */
+function notSwapped(file: ImageFile, { extents }: Descriptor, open: (name: string) => ImageFile): void {
+  const plain = extents.filter(({ type, offset }) => (type === 'FLAT' || type === 'VMFS') && offset === 0);
+  if (plain.some(({ access }) => access === 'NOACCESS')) return;
+  const stated = plain.map(({ sectors }) => sectors * SECTOR);
+  const found = plain.map(({ name }) => open(name).size);
+  const both = [stated, found].map(all => [...all].sort((a, b) => a - b).join());
+  const odd = stated.findIndex((size, i) => size !== found[i]);
+  if (odd < 0 || both[0] !== both[1]) return;
+  throw new AsofError(
+    'IMAGE_CORRUPT',
+    `${plain[odd]!.name} has the size that ${file.path} gives to another extent: their names were swapped`,
+  );
 }
 
 function filled(size: number, run: LayerExtent): Layer {

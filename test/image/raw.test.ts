@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import t from 'tap';
 import { AsofError } from '../../src/errors.js';
 import { openChain } from '../../src/image/chain.js';
+import { check } from '../../src/image/check.js';
 import { points } from '../../src/image/points.js';
 import { folder, noise } from './peer.js';
 import { readAll } from './reader.js';
@@ -65,3 +66,41 @@ for (const first of [0, 1]) {
     alone.close();
   });
 }
+
+// Cut in the middle, what was behind moved forward; swapped, everything was somewhere else.
+t.test('segments that were cut off or swapped', async t => {
+  const dir = folder(t);
+  const name = (i: number) => join(dir, `disk.00${i + 1}`);
+  const whole = noise(5, 100_000);
+  const write = (order: readonly number[], cut?: number) => {
+    for (const [i, one] of order.entries()) {
+      const part = whole.subarray(one * 30_000, (one + 1) * 30_000);
+      writeFileSync(name(i), i === cut ? part.subarray(0, 12_345) : part);
+    }
+  };
+  write([0, 1, 2, 3], 1);
+  const chain = openChain(name(0));
+  t.teardown(() => chain.close());
+  const { bytes, bad } = readAll(points(chain)[0]!.open());
+  const lost = { offset: 42_345, length: 17_655 };
+  t.same(bad, [lost]);
+  whole.copy(bytes, lost.offset, lost.offset, lost.offset + lost.length);
+  t.ok(bytes.equals(whole), 'what is behind stays where it was');
+  t.same(
+    [...check(chain)].map(({ kind, range }) => [kind, range]),
+    [
+      ['image', undefined],
+      ['range', lost],
+    ],
+  );
+  for (const order of [
+    [0, 3, 2, 1],
+    [3, 1, 2, 0],
+  ]) {
+    write(order);
+    t.throws(() => openChain(name(0)), { code: 'IMAGE_CORRUPT', message: /swapped/ });
+  }
+  for (const i of [2, 3]) rmSync(name(i));
+  write([3, 1]);
+  t.throws(() => openChain(name(0)), { code: 'IMAGE_CORRUPT' });
+});

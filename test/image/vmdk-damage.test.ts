@@ -129,6 +129,25 @@ t.test('an entry that differs from its copy is an error of its grain', async t =
   }
 });
 
+// Damage that makes a table and its copy the same cannot be told by comparing them: the entry leads to another grain's
+// place then, which two claim, or to where no grain can be.
+t.test('an entry that was changed in the table and in its copy alike', async t => {
+  const dir = folder(t);
+  const bytes = images[0]!.files.get('image.vmdk')!;
+  const tables = [place(bytes, 48), place(bytes, 56)].map(directory => u32(bytes, directory) * 512);
+  for (const bits of [0x80, 0x08]) {
+    const changed = Buffer.from(bytes);
+    for (const table of tables) changed[table + 3 * 4]! ^= bits;
+    const entry = u32(changed, tables[0]! + 3 * 4);
+    const others = Array.from({ length: 25 }, (_, i) => u32(changed, tables[0]! + i * 4));
+    const hit = others.flatMap((one, i) => (one > 0 && i !== 3 && Math.abs(one - entry) < 128 ? [i] : []));
+    t.ok(hit.length > 0, 'it leads to where other grains lie');
+    const verdict = judge(dir, new Map([['image.vmdk', changed]]), 'image.vmdk', BYTES);
+    t.match(verdict, { outcome: 'read', faults: [], why: /another grain/ });
+    t.equal(verdict.bad, (1 + hit.length) * GRAIN, 'and these are bad with it');
+  }
+});
+
 t.test('extents of a set: missing, swapped', async t => {
   const dir = folder(t);
   const half = 10 * GRAIN;
@@ -152,6 +171,8 @@ t.test('extents of a set: missing, swapped', async t => {
   const without = new Map(files);
   without.delete('b');
   t.match(judge(dir, without, 'image.vmdk', BYTES), { outcome: 'refused', faults: [], why: /"b"/ });
+  const swapped = new Map(files).set('a', files.get('b')!).set('b', files.get('a')!);
+  t.match(judge(dir, swapped, 'image.vmdk', BYTES), { outcome: 'refused', faults: [], why: /swapped/ });
   const cut = new Map(files).set('b', BYTES.subarray(half, half + 1024));
   t.match(judge(dir, cut, 'image.vmdk', BYTES), {
     outcome: 'read',
