@@ -172,10 +172,9 @@ export class BlockLayer implements Layer {
    * known that the file was cut off, as the entry of the last block may have become a wrong one. After `#isTwice`.
    */
   #isCutOddly(index: number, start: number): boolean {
-    const { claims, blockSize, size, end } = this.#table;
-    const needed = Math.min(blockSize, size - index * blockSize);
+    const { claims, blockSize, end } = this.#table;
     // Of blocks whose places are counted in blocks, no other one is partly there.
-    if (start >= end || start + needed <= end || claims.span === 1) return false;
+    if (start >= end || start + blockSize <= end || claims.span === 1) return false;
     const first = claims.of(index);
     const before = within(this.#blocks!, first - claims.span, first - claims.span + 1);
     return before === 0 && within(this.#bitmaps!, first - 1, first) === 0;
