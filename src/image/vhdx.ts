@@ -18,6 +18,7 @@ import {
   ZERO,
 } from './blocks.js';
 import type { Image, ImageFormat, ParentLink } from './format.js';
+import { heldParts } from './held-parts.js';
 import { HOST, PAGE, Pages } from './pages.js';
 import { windowsPath } from './vhd-header.js';
 import { MIB, parseVhdx, type Vhdx } from './vhdx-header.js';
@@ -158,20 +159,28 @@ function tableOf(file: ImageFile, disk: Vhdx): BlockTable {
     if (bytes.touches(mib * MIB, blockSize)) return { kind: 'bad', why: 'the log writes into the block' };
     return { kind: state === 6 ? 'data' : 'mixed', offset: mib * MIB };
   };
+  /** The table in parts, but for holes of the file; of one that the log changes, the file alone does not tell. */
+  const parts = (): Iterable<{ readonly offset: number; readonly length: number }> =>
+    bytes.touches(table.offset, count * 8)
+      ? Array.from({ length: Math.ceil((count * 8) / PART) }, (_, i) => ({
+          offset: table.offset + i * PART,
+          length: Math.min(PART, count * 8 - i * PART),
+        }))
+      : heldParts(file, table.offset, count * 8, PART);
   /** The claims of all blocks, or of all bitmaps. */
   function* claims(ofBitmaps: boolean): Generator<Uint32Array, void, undefined> {
     const into = new Uint32Array(PART / 8);
     const words = new Uint32Array(PART / 4);
     const raw = Buffer.from(words.buffer);
     const zeros = Buffer.alloc(PART);
-    for (let done = 0; done < count * 8; done += PART) {
-      const part = readOrNothing(bytes, table.offset + done, Math.min(PART, count * 8 - done));
+    for (const { offset, length } of parts()) {
+      const part = readOrNothing(bytes, offset, length);
       // Most of a sparse disk's table is zeros, and may be half a gigabyte.
       if (part.equals(zeros.subarray(0, part.length))) continue;
       part.copy(raw);
       if (HOST !== 'little') raw.subarray(0, part.length - (part.length % 4)).swap32();
       const entries = (part.length - (part.length % 8)) / 8;
-      yield claimed(words.subarray(0, entries * 2), done / 8, ofBitmaps, ratio + 1, into);
+      yield claimed(words.subarray(0, entries * 2), (offset - table.offset) / 8, ofBitmaps, ratio + 1, into);
     }
   }
   /** The first entry from `index` on that is not all zeros, at most `last`; the rest of one page is looked at. */

@@ -10,6 +10,14 @@ export const MOST_DESCRIPTOR = 2 ** 20;
 /** Extents of one disk: 64 TiB in files of 2 GiB. */
 const MOST_EXTENTS = 32768;
 
+/** Types whose disk is one extent: what is cut off of their descriptors is no extent. */
+const SINGLE = new Set(
+  [
+    ...['monolithicSparse', 'monolithicFlat', 'streamOptimized', 'vmfs', 'vmfsSparse', 'vmfsThin'],
+    ...['vmfsPreallocated', 'vmfsEagerZeroedThick', 'seSparse'],
+  ].map(type => type.toLowerCase()),
+);
+
 export interface ExtentLine {
   readonly access: string;
   readonly sectors: number;
@@ -76,6 +84,10 @@ export function parseDescriptor(bytes: Buffer, path: string): Descriptor {
     return value.toLowerCase().padStart(8, '0');
   };
   const parent = number('parentCID');
+  const isSingle = SINGLE.has((values.get('createtype') ?? '').toLowerCase());
+  // Behind the extents stands the disk database: without it, nobody knows whether there were more.
+  if (!/^\s*#?\s*(ddb\b|the disk data base)/im.test(text) && !(isSingle && extents.length === 1))
+    throw corrupt('its descriptor ends before the disk database: it was cut off');
   return {
     createType: values.get('createtype') ?? '',
     cid: number('CID'),

@@ -14,6 +14,7 @@ import type { ImageFile } from '../block/file.js';
 import { checkRange, type Layer } from '../block/source.js';
 import { AsofError } from '../errors.js';
 import { sorted, within } from './claims.js';
+import { heldParts } from './held-parts.js';
 import { PAGE, Pages } from './pages.js';
 
 const MARK = '\xbe\xba\xfe\xca\0\0\0\0';
@@ -253,8 +254,8 @@ export class SesparseLayer implements Layer {
     const length = Math.ceil((capacity * SECTOR) / REACH) * 8;
     const into = new Uint32Array(PART / 8);
     const zeros = Buffer.alloc(PART);
-    for (let done = 0; done < length; done += PART) {
-      const part = this.#read(directory.offset + done, Math.min(PART, length - done));
+    for (const { offset, length: most } of heldParts(this.#file, directory.offset, length, PART)) {
+      const part = this.#read(offset, most);
       if (part.equals(zeros.subarray(0, part.length))) continue;
       let count = 0;
       for (let at = 0; at + 8 <= part.length; at += 8)

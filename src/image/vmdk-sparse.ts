@@ -13,6 +13,7 @@ import type { ImageFile } from '../block/file.js';
 import { checkRange, type Layer } from '../block/source.js';
 import { AsofError } from '../errors.js';
 import { sorted, within } from './claims.js';
+import { heldParts } from './held-parts.js';
 import { HOST, PAGE, Pages } from './pages.js';
 
 export const HOSTED = 'KDMV';
@@ -28,6 +29,9 @@ const MOST_DIRECTORY = 32 * 2 ** 20;
 
 /** Bytes of tables whose entries are compared with each other: with VMware's grains, those of a disk of 512 GiB. */
 const MOST_COMPARED = 32 * 2 ** 20;
+
+/** Bytes of the directory that are read at once. */
+const PART = 2 ** 20;
 
 /** Entries that one run crosses: bounds what a caller pays who wants the first run only. */
 const STRIDE = 4096;
@@ -191,6 +195,8 @@ export class SparseLayer implements Layer {
   readonly #grain: number;
   readonly #reach: number;
   #claims: Uint32Array | undefined;
+  /** Sectors at which tables begin, rising; filled with `#claims`. */
+  #metadata = new Uint32Array(0);
 
   /** `size` bytes, at most the capacity. */
   constructor(file: ImageFile, header: SparseHeader, size: number) {
@@ -302,9 +308,12 @@ export class SparseLayer implements Layer {
       yield this.#bad('the grain lies within the metadata', length);
     } else if (packed) {
       yield this.#packed(place, start, skip, length);
-    } else if (this.#isTwice(entry, start)) {
-      yield this.#bad('the grain lies where another grain lies', length);
     } else {
+      const why = this.#misplaced(entry, start);
+      if (why !== undefined) {
+        yield this.#bad(why, length);
+        return;
+      }
       const offset = place + skip;
       const held = Math.max(0, Math.min(length, this.#file.size - offset));
       if (held > 0) yield { kind: 'data', length: held, file: this.#file, offset };
@@ -312,18 +321,29 @@ export class SparseLayer implements Layer {
     }
   }
 
-  /** Whether another entry claims sectors of the grain at sector `entry`, which is that of byte `start` of the disk. */
-  #isTwice(entry: number, start: number): boolean {
+  /** Why the grain at sector `entry`, which is that of byte `start` of the disk, cannot lie there, as far as others tell. */
+  #misplaced(entry: number, start: number): string | undefined {
     this.#claims ??= sorted(this.#all());
-    const { grain } = this.#header;
+    const { grain, entries } = this.#header;
+    const table = Math.ceil((entries * 4) / SECTOR);
     const own = this.#lengthAt(start);
+    if (within(this.#metadata, entry - table + 1, entry + own) > 0) return 'the grain lies within a table';
     // The last grain of the disk may be a short one; what is behind it then may be another's.
-    if (own < grain) return within(this.#claims, entry - grain + 1, entry + own) > 0;
+    const short = own < grain;
     const last = this.#tail;
-    return (
-      within(this.#claims, entry - grain + 1, entry + grain) > 1 ||
-      (last !== undefined && last.entry < entry + grain && entry < last.entry + last.length)
-    );
+    const others = short
+      ? within(this.#claims, entry - grain + 1, entry + own)
+      : within(this.#claims, entry - grain + 1, entry + grain) - 1;
+    const meetsLast =
+      !short && last !== undefined && last.entry < entry + grain && entry < last.entry + last.length;
+    if (others > 0 || meetsLast) return 'the grain lies where another grain lies';
+    // Where the end of the file cuts a grain that follows no other one, its entry may be the one that is wrong.
+    if (entry * SECTOR >= this.#file.size || (entry + grain) * SECTOR <= this.#file.size) return undefined;
+    if (within(this.#claims, entry - grain, entry - grain + 1) > 0 || this.#claims.length === 0)
+      return undefined;
+    return within(this.#metadata, entry - table, entry - table + 1) > 0
+      ? undefined
+      : 'the grain runs into the end of the file';
   }
 
   /** Sectors of the grain of byte `start` of the disk. */
@@ -339,11 +359,13 @@ export class SparseLayer implements Layer {
     const { entries, zeroEntries } = this.#header;
     const tables: { readonly index: number; readonly table: number; readonly copy: number }[] = [];
     const most = MOST_COMPARED / (entries * 4);
-    for (let index = 0; index < directoryLength(this.#header); index++) {
+    for (const index of this.#named()) {
       const found = this.#tables(index);
       if (typeof found !== 'string' && found.table !== 0) tables.push({ index, ...found });
       if (tables.length > most) return;
     }
+    const places = tables.flatMap(({ table, copy }) => (copy === 0 ? [table] : [table, copy]));
+    this.#metadata = Uint32Array.from(places, place => place / SECTOR).sort();
     const into = new Uint32Array(entries);
     for (const { index, table, copy } of tables) {
       const words = this.#whole(table, entries);
@@ -357,6 +379,17 @@ export class SparseLayer implements Layer {
         else if (length > 0) this.#tail = { entry, length };
       }
       yield into.subarray(0, count);
+    }
+  }
+
+  /** Numbers of the directory's entries that are not 0. */
+  *#named(): Generator<number, void, undefined> {
+    const { directory } = this.#header;
+    const length = directoryLength(this.#header) * 4;
+    for (const part of heldParts(this.#file, directory, length, PART)) {
+      const words = this.#whole(part.offset, part.length >> 2);
+      const first = (part.offset - directory) / 4;
+      for (let i = 0; i < words.length; i++) if (words[i] !== 0) yield first + i;
     }
   }
 
