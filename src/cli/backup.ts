@@ -5,7 +5,7 @@ import type { BackupOptions, BackupProgress, BackupResult, ImageKind } from '../
 import { counted, printable } from './columns.js';
 import { parseCompression } from './compression.js';
 import { humanSeconds } from './duration.js';
-import { named } from './options.js';
+import { formatHelp, named } from './options.js';
 import { write, writeJson } from './output.js';
 import { Phases } from './phases.js';
 import { examples } from './program.js';
@@ -56,7 +56,7 @@ export function define(command: Command): void {
     .option('--all-sectors', 'keep what file systems say they do not use, such as deleted files')
     .option('--exclude-swap', 'leave out swap, pagefile.sys, hiberfil.sys and swapfile.sys')
     .option('--label <TEXT>', 'a note that stands with the point')
-    .option('--format <NAME>', 'the format of an image (recognised unless given): qcow2, raw')
+    .option('--format <NAME>', formatHelp('an image'))
     .addHelpText(
       'after',
       `

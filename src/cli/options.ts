@@ -30,6 +30,14 @@ export function withJson(command: Command): Command {
   return command.option('--json', 'answer, and report an error, as JSON');
 }
 
+/** The table of formats (src/image/format.ts) in words, without loading it for help alone; a test compares the two. */
+const FORMAT_NAMES = 'qcow2, qcow, vhd, vhdx, vdi, vmdk, ewf, ewf2, split-raw, raw';
+
+/** What `--format` says of itself. */
+export function formatHelp(what: string): string {
+  return `the format of ${what} (recognised unless given): ${FORMAT_NAMES}`;
+}
+
 /** FILE, and how it is opened. */
 export function withImage(command: Command): Command {
   return command
@@ -39,7 +47,7 @@ export function withImage(command: Command): Command {
       'a folder in which parents may be found, after that of the image; repeatable',
       (folder: string, before: readonly string[] = []) => [...before, named('--search')(folder)],
     )
-    .option('--format <NAME>', 'the format of FILE (recognised unless given): qcow2, raw, vmdk, ewf')
+    .option('--format <NAME>', formatHelp('FILE'))
     .option('--parent-format <NAME>', 'the format of a parent of which nothing tells it');
 }
 

@@ -5,7 +5,7 @@ import type { Restored, RestoreProgress } from '../restore.js';
 import type { FilesRestored } from '../restore-files.js';
 import { counted, printable } from './columns.js';
 import { humanSeconds } from './duration.js';
-import { type JsonFlag, named, withJson } from './options.js';
+import { formatHelp, type JsonFlag, named, withJson } from './options.js';
 import { write, writeJson } from './output.js';
 import { Phases } from './phases.js';
 import { examples } from './program.js';
@@ -43,7 +43,7 @@ export function withNamedPoint(command: Command): Command {
       'a folder in which parents of an image may be found; repeatable',
       (folder: string, before: readonly string[] = []) => [...before, named('--search')(folder)],
     )
-    .option('--format <NAME>', 'the format of an image (recognised unless given): qcow2, raw');
+    .option('--format <NAME>', formatHelp('an image'));
 }
 
 export const POINT_HELP =

@@ -1,12 +1,12 @@
 /**
  * A raw image in segments, as imaging tools split it: NAME.000, NAME.001 and so on, or from NAME.001. The disk is the
- * segments one behind the other. Known by its name and by a second segment beside it; a gap in the numbers is
+ * segments one behind the other. Known by its name and by another segment beside it; a gap in the numbers is
  * refused, since a later segment without an earlier one is no disk.
  *
  * Segments bear no mark of their own. All but the last have one size, by which one that was cut off is known: what it
  * lacks is bad, and what lies behind it stays where it was. Sizes that are not to be explained so are refused.
  */
-import { existsSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { concat } from '../block/concat.js';
 import type { ImageFile } from '../block/file.js';
@@ -19,7 +19,7 @@ import type { Image, ImageFormat } from './format.js';
 
 export const splitRaw: ImageFormat = {
   name: 'split-raw',
-  probe: file => (isFirst(file.path) && existsSync(beside(file.path, 1)) ? 'yes' : 'no'),
+  probe: file => (isFirst(file.path) && highest(file.path) > 0 ? 'yes' : 'no'),
   open(file, { companion }): Image {
     if (!isFirst(file.path)) {
       throw new AsofError(
@@ -32,11 +32,11 @@ export const splitRaw: ImageFormat = {
     while (existsSync(beside(file.path, files.length))) {
       files.push(companion(basename(beside(file.path, files.length))));
     }
-    const gap = beside(file.path, files.length + 1);
-    if (existsSync(gap)) {
+    const last = highest(file.path);
+    if (last >= files.length) {
       throw new AsofError(
         'PARENT_MISSING',
-        `${beside(file.path, files.length)} is missing, but ${gap} is there`,
+        `${beside(file.path, files.length)} is missing, but ${beside(file.path, last)} is there`,
       );
     }
     const size = commonSize(files);
@@ -71,6 +71,7 @@ export const splitRaw: ImageFormat = {
 function commonSize(files: readonly ImageFile[]): number {
   const last = files.at(-1)!;
   const full = files.slice(0, -1);
+  if (full.length === 0) return last.size;
   const counts = new Map<number, number>();
   for (const { size } of full) counts.set(size, (counts.get(size) ?? 0) + 1);
   const [size, count] = [...counts].reduce((a, b) => (b[1] > a[1] ? b : a));
@@ -112,6 +113,18 @@ function* examine(
 
 function isFirst(path: string): boolean {
   return path.endsWith('.000') || (path.endsWith('.001') && !existsSync(`${path.slice(0, -4)}.000`));
+}
+
+/** How far behind the first the last segment that is there stands; 0 where there is none. */
+function highest(first: string): number {
+  const start = Number(first.slice(-3));
+  const stem = basename(first).slice(0, -3);
+  let last = 0;
+  for (const name of readdirSync(dirname(first))) {
+    const number = name.startsWith(stem) ? name.slice(stem.length) : '';
+    if (/^\d{3}$/.test(number)) last = Math.max(last, Number(number) - start);
+  }
+  return last;
 }
 
 /** The path of the segment `step` behind the first. */

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import t from 'tap';
 import { COMMANDS } from '../../src/cli/commands.js';
+import { FORMATS } from '../../src/image/format.js';
 import { asof } from './asof.js';
 
 const root = new URL('../../../', import.meta.url);
@@ -40,4 +41,12 @@ t.test('--version', async t => {
   const { status, stdout } = await asof('--version');
   t.equal(status, 0);
   t.equal(stdout.toString(), `${version}\n`);
+});
+
+t.test('--format names every format', async t => {
+  for (const command of ['info', 'mount', 'backup', 'restore']) {
+    const { stdout } = await asof(command, '--help');
+    const text = stdout.toString().replace(/\s+/g, ' ');
+    t.match(text, FORMATS.map(({ name }) => name).join(', '), command);
+  }
 });

@@ -104,3 +104,15 @@ t.test('segments that were cut off or swapped', async t => {
   write([3, 1]);
   t.throws(() => openChain(name(0)), { code: 'IMAGE_CORRUPT' });
 });
+
+// With a gap behind the first one, that one alone was the disk.
+t.test('a gap behind the first segment', async t => {
+  const dir = folder(t);
+  const name = (i: number) => join(dir, `disk.00${i}`);
+  for (const i of [1, 5]) writeFileSync(name(i), noise(i, 1000));
+  t.throws(() => openChain(name(1)), { code: 'PARENT_MISSING', message: /disk\.002 is missing.*disk\.005/ });
+  rmSync(name(5));
+  const one = openChain(name(1), { format: 'split-raw' });
+  t.equal(one.members[0]!.size, 1000);
+  one.close();
+});
