@@ -59,6 +59,7 @@ export const PACKAGES = [
   { name: 'postgresql', need: 'test', proof: { program: 'pg_ctlcluster' }, what: 'a database to recover' },
   { name: 'gddrescue', need: 'test', proof: { program: 'ddrescuelog' }, what: 'an oracle for its mapfiles' },
   { name: 'libvhdi-utils', need: 'test', proof: { program: 'vhdimount' }, what: 'reads VHD chains' },
+  { name: 'sleuthkit', need: 'test', proof: { program: 'img_cat' }, what: 'reads VMDK, VHD and E01' },
   { name: 'libvshadow-utils', need: 'test', proof: { program: 'vshadowmount' }, what: 'reads shadow copies' },
   { name: 'zstd', need: 'test', proof: { program: 'zstd' }, what: 'an oracle for zstd frames' },
   {
