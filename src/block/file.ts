@@ -104,6 +104,12 @@ function modifiedAt({ mtime, mtimeMs }: Stats): Date {
 function openError(path: string, error: unknown): AsofError {
   const errno = errnoOf(error);
   if (errno === 'ENOENT') return new AsofError('NOT_FOUND', `${path} does not exist`, '', { cause: error });
+  if (errno === 'EMFILE') {
+    const what = `cannot open ${path}: this process has too many open files`;
+    return new AsofError('IO', what, 'ulimit -n 4096, where the hard limit allows it, lets it have more', {
+      cause: error,
+    });
+  }
   return new AsofError('IO', `cannot open ${path}: ${errno || String(error)}`, '', { cause: error });
 }
 

@@ -6,7 +6,7 @@
 import { readdirSync } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import type { ImageFile } from '../block/file.js';
-import { AsofError } from '../errors.js';
+import { AsofError, errnoOf } from '../errors.js';
 import { SEGMENT_HEADER } from './ewf-section.js';
 
 export const MAGIC = 'EVF\t\r\n\xff\0';
@@ -103,7 +103,7 @@ export function* laterSegments(
     try {
       file = companion(wanted);
     } catch (error) {
-      if (!(error instanceof AsofError) || !ABSENT.has(error.code)) throw error;
+      if (!(error instanceof AsofError) || !ABSENT.has(error.code) || isExhausted(error)) throw error;
       highest ??= highestIn(dirname(first.path), name, naming);
       const why = error.code === 'PARENT_MISSING' ? 'is missing' : `cannot be used: ${error.message}`;
       yield { file: undefined, why: `the segment ${wanted} ${why}` };
@@ -122,6 +122,9 @@ const ABSENT: ReadonlySet<string> = new Set([
   'NOT_FOUND',
   'IO',
 ]);
+
+/** Too many open files: the segment is there, and no word of the image. */
+const isExhausted = ({ cause }: AsofError) => ['EMFILE', 'ENFILE'].includes(errnoOf(cause));
 
 function highestIn(folder: string, first: string, { numberOf: number }: Naming): number {
   let highest = 0;
