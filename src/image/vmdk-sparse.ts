@@ -195,6 +195,8 @@ export class SparseLayer implements Layer {
   readonly #grain: number;
   readonly #reach: number;
   #claims: Uint32Array | undefined;
+  /** Sectors at which the tables of the directory begin, rising. */
+  #starts: Uint32Array | undefined;
   /** Sectors at which tables begin, rising; filled with `#claims`. */
   #metadata = new Uint32Array(0);
 
@@ -260,6 +262,9 @@ export class SparseLayer implements Layer {
       if (one * SECTOR < SECTOR * 2) return `a table cannot stand at sector ${one}`;
       if (one * SECTOR + length > this.#file.size) return 'the table lies beyond the end of the file';
     }
+    this.#starts ??= sorted(this.#directory());
+    if (table !== 0 && within(this.#starts, table - length / SECTOR + 1, table + length / SECTOR) > 1)
+      return 'the table lies where another table lies';
     // One place for both would be no copy at all.
     const apart = Math.abs(table - second) * SECTOR;
     if (table !== 0 && copy !== 0 && apart < length) return 'the table and its copy overlap';
@@ -282,6 +287,13 @@ export class SparseLayer implements Layer {
       const index = Math.floor((offset - first) / this.#grain);
       const start = first + index * this.#grain;
       const stop = Math.min(end, start + this.#grain);
+      const empty = this.#emptyFrom(table, copy, index, Math.ceil((end - first) / this.#grain));
+      if (empty > index) {
+        const next = Math.min(end, first + empty * this.#grain);
+        yield { kind: 'absent', length: next - offset };
+        offset = next;
+        continue;
+      }
       const entry = this.#entry(table + index * 4);
       const second = copy === 0 ? entry : this.#entry(copy + index * 4);
       if (typeof entry === 'string') yield this.#bad(`the table ${entry}`, stop - offset);
@@ -290,6 +302,28 @@ export class SparseLayer implements Layer {
       else yield* this.#single(entry, start, offset - start, stop - offset);
       offset = stop;
     }
+  }
+
+  /** The first entry from `index` on, at most `last`, that is not 0 in the table and in its copy. Most are, in sparse disks. */
+  #emptyFrom(table: number, copy: number, index: number, last: number): number {
+    while (index < last) {
+      const own = this.#zerosFrom(table + index * 4, last - index);
+      const both = copy === 0 ? own : Math.min(own, this.#zerosFrom(copy + index * 4, last - index));
+      if (both === 0) return index;
+      index += both;
+    }
+    return last;
+  }
+
+  /** How many words from byte `at` on are 0, of `most`, as far as one page tells. */
+  #zerosFrom(at: number, most: number): number {
+    if (this.#entry(at) !== 0) return 0;
+    const { words, bytes } = this.#pages.page(Math.floor(at / PAGE));
+    const first = (at % PAGE) / 4;
+    const end = Math.min(first + most, bytes >> 2);
+    let word = first + 1;
+    while (word < end && words[word] === 0) word++;
+    return word - first;
   }
 
   *#single(
@@ -384,12 +418,25 @@ export class SparseLayer implements Layer {
 
   /** Numbers of the directory's entries that are not 0. */
   *#named(): Generator<number, void, undefined> {
+    for (const { first, words } of this.#parts())
+      for (let i = 0; i < words.length; i++) if (words[i] !== 0) yield first + i;
+  }
+
+  /** The directory's entries that are not 0, in arrays. */
+  *#directory(): Generator<Uint32Array, void, undefined> {
+    for (const { words } of this.#parts()) {
+      let count = 0;
+      for (let i = 0; i < words.length; i++) if (words[i] !== 0) words[count++] = words[i]!;
+      yield words.subarray(0, count);
+    }
+  }
+
+  *#parts(): Generator<{ readonly first: number; readonly words: Uint32Array }, void, undefined> {
     const { directory } = this.#header;
     const length = directoryLength(this.#header) * 4;
     for (const part of heldParts(this.#file, directory, length, PART)) {
       const words = this.#whole(part.offset, part.length >> 2);
-      const first = (part.offset - directory) / 4;
-      for (let i = 0; i < words.length; i++) if (words[i] !== 0) yield first + i;
+      yield { first: (part.offset - directory) / 4, words };
     }
   }
 

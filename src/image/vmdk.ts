@@ -23,6 +23,9 @@ import { ESX, HOSTED, parseSparse, type SparseHeader, SparseLayer } from './vmdk
 
 const SECTOR = 512;
 
+/** Runs that the doctor looks at. */
+const MOST_RUNS = 2 ** 25;
+
 export const vmdk: ImageFormat = {
   name: 'vmdk',
   probe(file) {
@@ -317,7 +320,13 @@ function* examine(
     range: { offset: start, length: end - start },
     ...of,
   });
+  let runs = 0;
   for (const run of layer.extents(0, layer.size)) {
+    if (++runs > MOST_RUNS) {
+      const what = 'the disk has more runs than are looked at; the rest is not checked';
+      yield { severity: 'note', kind: 'image', what, ...of };
+      break;
+    }
     const end = offset + run.length;
     if (run.kind === 'bad') {
       if (last && last.end === offset && last.why === run.why) last = { ...last, end };
