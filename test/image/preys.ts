@@ -1,7 +1,7 @@
 /**
  * Little images of every format with all their files, for campaigns of damage (campaign.ts), and what of each cannot be told.
  */
-import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import {
   behind,
@@ -306,9 +306,4 @@ function raws(): { prey: Prey; wanted: Buffer }[] {
       wanted,
     },
   ];
-}
-
-/** Removes what making them left behind. */
-export function cleared(dir: string): void {
-  for (const name of readdirSync(dir)) rmSync(join(dir, name), { recursive: true, force: true });
 }

@@ -102,7 +102,8 @@ t.test('xmount', { skip: missing(['xmount', 'fusermount3', 'ewfacquirestream'], 
   t.ok(theirs.equals(BYTES), 'E01, by xmount');
   t.ok(ours(segments[0]!).equals(theirs), 'E01');
   const parts = [1, 2, 3].map(i => join(dir, `raw.00${i}`));
-  parts.forEach((path, i) => writeFileSync(path, BYTES.subarray(i * 800_000, (i + 1) * 800_000)));
+  for (const [i, path] of parts.entries())
+    writeFileSync(path, BYTES.subarray(i * 800_000, (i + 1) * 800_000));
   const split = mounted(t, at => run('xmount', '--in', 'raw', ...parts, '--out', 'raw', at), 'raw.dd');
   t.ok(split.equals(BYTES), 'split raw, by xmount');
   t.ok(ours(parts[0]!).equals(split), 'split raw');
