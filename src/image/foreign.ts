@@ -13,8 +13,6 @@ interface Signature {
 
 const SIGNATURES: readonly Signature[] = [
   { name: 'qed', bytes: 'QED\0', at: 0 },
-  { name: 'parallels', bytes: 'WithoutFreeSpace', at: 0 },
-  { name: 'parallels', bytes: 'WithouFreSpacExt', at: 0 },
   { name: 'dmg', bytes: 'koly', at: -512 },
   { name: 'L01 (logical evidence: files, no disk)', bytes: 'LVF\t\r\n\xff\0', at: 0 },
   { name: 'ewf, encrypted (AD encryption)', bytes: 'ADCRYPT\0', at: 0 },

@@ -12,6 +12,7 @@ import { ewf } from './ewf.js';
 import { ewf2 } from './ewf2.js';
 import type { Finding } from './finding.js';
 import { foreignFormat } from './foreign.js';
+import { parallels } from './parallels.js';
 import { qcow1 } from './qcow1.js';
 import { qcow2 } from './qcow2.js';
 import { raw } from './raw.js';
@@ -125,7 +126,19 @@ export interface Image {
 }
 
 /** In the order in which they are asked; raw recognises nothing and is taken by decision only. */
-export const FORMATS: readonly ImageFormat[] = [qcow2, qcow1, vhd, vhdx, vdi, vmdk, ewf, ewf2, splitRaw, raw];
+export const FORMATS: readonly ImageFormat[] = [
+  qcow2,
+  qcow1,
+  vhd,
+  vhdx,
+  vdi,
+  vmdk,
+  ewf,
+  ewf2,
+  parallels,
+  splitRaw,
+  raw,
+];
 
 /** Throws IMAGE_UNSUPPORTED where no format has that name. */
 export function formatNamed(name: string): ImageFormat {

@@ -24,7 +24,7 @@ interface Case {
 }
 
 /** As the collection names them. */
-const FORMATS = new Set(['raw', 'qcow2', 'qcow', 'vhd', 'vhdx', 'vdi', 'ewf', 'vmdk', 'vss']);
+const FORMATS = new Set(['raw', 'qcow2', 'qcow', 'vhd', 'vhdx', 'vdi', 'ewf', 'vmdk', 'vss', 'parallels']);
 
 const corpus = process.env['ASOF_CORPUS'] ?? new URL('../../../../shared/corpus', import.meta.url).pathname;
 

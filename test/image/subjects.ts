@@ -3,6 +3,7 @@
  */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { parallels } from '../fixtures/parallels.js';
 import { vdi } from '../fixtures/vdi.js';
 import { vhd } from '../fixtures/vhd.js';
 import { DATA_WRITE, vhdx, withLog } from '../fixtures/vhdx.js';
@@ -32,7 +33,7 @@ export const some = (sector: number) => sector === 0 || (sector % 64 < 40 && sec
 
 /** The subjects; their parents are written into `dir`. */
 export function subjects(dir: string): Subject[] {
-  return [...vhds(dir), ...vdis(dir), ...vhdxs(dir)];
+  return [...vhds(dir), ...vdis(dir), ...vhdxs(dir), ...expanding(dir)];
 }
 
 function vhds(dir: string): Subject[] {
@@ -142,4 +143,26 @@ function vhdxs(dir: string): Subject[] {
       tables: dirty.logEntries.slice(0, -1),
     },
   ];
+}
+
+/** Of Parallels. */
+function expanding(dir: string): Subject[] {
+  const base = content(1);
+  return (['sectors', 'blocks'] as const).map(entries => {
+    const image = parallels({ content: base, entries, order: mixed });
+    const isEntry = (at: number) => at >= 64 && at < 64 + Math.ceil(base.length / 8192) * 4;
+    // A block of which only one bit is set is one bit away from none; the last block may be cut anywhere by the size.
+    const untold = (at: number, bit: number) => {
+      if (at === 36 || at === 37) return true;
+      const entry = at - (at % 4);
+      return isEntry(at) && image.bytes.readUInt32LE(entry) === 2 ** (bit + (at - entry) * 8);
+    };
+    return {
+      name: `parallels ${entries}`,
+      path: join(dir, `${entries}.hdd`),
+      content: base,
+      ...image,
+      untold,
+    };
+  });
 }
