@@ -1,4 +1,4 @@
-// Raw deflate (RFC 1951) and zlib streams (RFC 1950) by libdeflate, Zstandard (RFC 8878) by libzstd, bzip2 by libbz2. All unpack from
+// Raw deflate (RFC 1951) and zlib streams (RFC 1950) by libdeflate, Zstandard (RFC 8878) by libzstd, bzip2 by libbz2, xz by liblzma. All unpack from
 // one whole buffer into another: no window is allocated, whatever a hostile header asks for. A zlib stream, and plain
 // bytes with their checksum behind, are given out only where the checksum is right.
 #include "codec.h"
@@ -6,11 +6,15 @@
 #include <bzlib.h>
 #include <libdeflate.h>
 #include <limits.h>
+#include <lzma.h>
 #include <string.h>
 #include <zstd.h>
 
 #include <algorithm>
 #include <memory>
+
+#include "adc.h"
+#include "lzfse.h"
 
 namespace asof {
 namespace {
@@ -72,6 +76,18 @@ bool UnpackBzip2Exactly(const uint8_t* in, size_t in_length, uint8_t* out, size_
   return UnpackBzip2(in, in_length, out, &got) && got == out_length;
 }
 
+// What the decoder may allocate, its dictionary above all: that of `xz -9` is 64 MiB.
+constexpr uint64_t kXzMemory = 80 << 20;
+
+// Of each block, liblzma compares the check of what came out.
+bool UnpackXz(const uint8_t* in, size_t in_length, uint8_t* out, size_t out_length) {
+  uint64_t memory = kXzMemory;
+  size_t used = 0;
+  size_t got = 0;
+  lzma_ret result = lzma_stream_buffer_decode(&memory, 0, nullptr, in, &used, in_length, out, &got, out_length);
+  return result == LZMA_OK && got == out_length;
+}
+
 bool Fill(const uint8_t* in, size_t in_length, uint8_t* out, size_t out_length) {
   if (in_length == 0) return false;
   for (size_t done = 0; done < out_length; done += in_length)
@@ -104,7 +120,8 @@ bool UnpackBzip2(const uint8_t* in, size_t in_length, uint8_t* out, size_t* out_
 }
 
 const char* CodecName(Codec codec) {
-  static constexpr const char* kNames[kCodecs] = {"deflate", "zstd", "zlib", "adler32", "bzip2", "pattern"};
+  static constexpr const char* kNames[kCodecs] = {"deflate", "zstd", "zlib", "adler32", "bzip2", "pattern", "adc",
+                                                   "lzfse", "xz"};
   return kNames[static_cast<unsigned>(codec)];
 }
 
@@ -122,6 +139,12 @@ bool Unpack(Codec codec, const uint8_t* in, size_t in_length, uint8_t* out, size
       return UnpackBzip2Exactly(in, in_length, out, out_length);
     case Codec::kPattern:
       return Fill(in, in_length, out, out_length);
+    case Codec::kAdc:
+      return UnpackAdc(in, in_length, out, out_length);
+    case Codec::kLzfse:
+      return UnpackLzfse(in, in_length, out, out_length);
+    case Codec::kXz:
+      return UnpackXz(in, in_length, out, out_length);
   }
   return false;
 }

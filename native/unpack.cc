@@ -2,6 +2,8 @@
 // a few kilobytes of a disk before the disk can be mapped.
 #include "unpack.h"
 
+#include <libdeflate.h>
+
 #include <vector>
 
 #include "codec.h"
@@ -40,9 +42,22 @@ Napi::Value Unbzip2(const Napi::CallbackInfo& info) {
   return Napi::Buffer<uint8_t>::Copy(env, out.data(), length);
 }
 
+// (CRC-32 of what came before, 0 at first, bytes) -> CRC-32 with them.
+Napi::Value Crc32(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  uint64_t before;
+  if (!ToInteger(info[0], UINT32_MAX, &before) || !info[1].IsTypedArray()) {
+    return Throw(env, "EINVAL", "crc32 takes a checksum and bytes");
+  }
+  auto bytes = info[1].As<Napi::Uint8Array>();
+  return Napi::Number::New(
+      env, libdeflate_crc32(static_cast<uint32_t>(before), bytes.Data(), bytes.ByteLength()));
+}
+
 }  // namespace
 
 void InitUnpack(Napi::Env env, Napi::Object exports) {
+  exports.Set("crc32", Napi::Function::New(env, Crc32, "crc32"));
   exports.Set("unbzip2", Napi::Function::New(env, Unbzip2, "unbzip2"));
   exports.Set("unpack", Napi::Function::New(env, UnpackBlock, "unpack"));
 }

@@ -20,6 +20,7 @@ export const PACKAGES = [
   { name: 'linux-libc-dev', need: 'build', proof: { header: 'linux/fuse.h' }, what: 'headers of the kernel' },
   { name: 'libbz2-dev', need: 'build', proof: { header: 'bzlib.h' }, what: 'unpacks bzip2 chunks' },
   { name: 'libdeflate-dev', need: 'build', proof: { header: 'libdeflate.h' }, what: 'unpacks zlib clusters' },
+  { name: 'liblzma-dev', need: 'build', proof: { header: 'lzma.h' }, what: 'unpacks xz chunks' },
   { name: 'libzstd-dev', need: 'build', proof: { header: 'zstd.h' }, what: 'unpacks zstd clusters' },
   { name: 'fuse3', need: 'run', proof: { program: 'fusermount3' }, what: 'mounts without root' },
   { name: 'libfuse2', need: 'run', proof: { library: 'libfuse.so.2' }, what: 'the driver fuse-native' },
@@ -61,6 +62,8 @@ export const PACKAGES = [
   { name: 'libvhdi-utils', need: 'test', proof: { program: 'vhdimount' }, what: 'reads VHD chains' },
   { name: 'sleuthkit', need: 'test', proof: { program: 'img_cat' }, what: 'reads VMDK, VHD and E01' },
   { name: 'libvshadow-utils', need: 'test', proof: { program: 'vshadowmount' }, what: 'reads shadow copies' },
+  { name: '7zip', need: 'test', proof: { program: '7zz' }, what: 'reads DMG, LZFSE too' },
+  { name: 'dmg2img', need: 'test', proof: { program: 'dmg2img' }, what: 'reads DMG' },
   { name: 'zstd', need: 'test', proof: { program: 'zstd' }, what: 'an oracle for zstd frames' },
   {
     name: 'mariadb-server-core',

@@ -2,11 +2,11 @@
  * `asof mount --verify`: compares the disk with the digests that its image carries, while the disk is being used. Evidence
  * is opened at once; whether it is what was acquired is known when all of it has been read.
  */
-import { createHash } from 'node:crypto';
 import { setTimeout } from 'node:timers/promises';
 import type { Disk } from './block/disk.js';
 import { AsofError } from './errors.js';
 import type { StoredDigest } from './image/format.js';
+import { Digesting } from './stored-digest.js';
 
 /** Bytes of one read: hashing them keeps the thread that answers reads for two milliseconds. */
 const PIECE = 2 ** 20;
@@ -48,19 +48,16 @@ export class DigestCheck {
 
   /** Ends when there is a verdict, or when it is stopped. */
   async run(): Promise<DigestVerdict> {
-    const hashes = this.#digests.map(({ algorithm }) => createHash(algorithm));
+    const hashes = this.#digests.map(stored => new Digesting(stored));
     try {
       while (hashes.length > 0 && this.#done < this.#disk.size) {
         const piece = await this.#disk.read(this.#done, Math.min(PIECE, this.#disk.size - this.#done));
-        for (const hash of hashes) hash.update(piece);
+        for (const hash of hashes) hash.update(this.#done, piece);
         this.#done += piece.length;
         await setTimeout(PAUSE);
         if (this.#stopped) return this.verdict();
       }
-      this.#found = hashes.map((hash, i) => {
-        const { tail } = this.#digests[i]!;
-        return (tail ? hash.update(tail) : hash).digest('hex');
-      });
+      this.#found = hashes.map(hash => hash.digest());
     } catch (error) {
       if (this.#stopped) return this.verdict();
       if (!(error instanceof AsofError)) throw error;

@@ -488,6 +488,8 @@ export interface Addon {
   fileExtents(fd: number, offset: number, length: number, limit: number): Float64Array;
   /** One packed block, unpacked on this thread; `codec` is its place in CODECS. undefined where it is not what it says. */
   unpack(codec: number, packed: Uint8Array, length: number): Buffer | undefined;
+  /** CRC-32 (of zlib) of what had the CRC-32 `before`, 0 for nothing, and `bytes` behind it. */
+  crc32(before: number, bytes: Uint8Array): number;
   /** A bzip2 stream of at most `limit` bytes, unpacked; undefined where it is none. Bytes may follow it. */
   unbzip2(packed: Uint8Array, limit: number): Buffer | undefined;
   /**
@@ -542,7 +544,7 @@ export function loadAddon(): Addon {
     throw new AsofError(
       'ADDON_MISSING',
       `the native addon ${path} does not load: ${error instanceof Error ? error.message : String(error)}`,
-      'npm run build:native builds it; it needs a C++20 compiler, libdeflate-dev, libzstd-dev and libbz2-dev',
+      'npm run build:native builds it; it needs a C++20 compiler, libdeflate-dev, libzstd-dev, liblzma-dev and libbz2-dev',
       { cause: error },
     );
   }

@@ -11,9 +11,19 @@ import type { ImageFile } from './file.js';
  * How a packed block is packed. `deflate` is raw (RFC 1951, no zlib header); `zstd` is one frame or more (RFC 8878);
  * `zlib` is one stream with its Adler-32, which is verified (RFC 1950); `adler32` is plain, with the Adler-32 of it, four
  * bytes, little-endian, behind: it is verified, too. `bzip2` is one stream, whose checksums are verified. `pattern`: the packed
- * bytes, repeated.
+ * bytes, repeated. `adc` and `lzfse` (with LZVN) are Apple's, without checksums; `xz` is one stream, whose checks are verified.
  */
-export const CODECS = ['deflate', 'zstd', 'zlib', 'adler32', 'bzip2', 'pattern'] as const;
+export const CODECS = [
+  'deflate',
+  'zstd',
+  'zlib',
+  'adler32',
+  'bzip2',
+  'pattern',
+  'adc',
+  'lzfse',
+  'xz',
+] as const;
 export type Codec = (typeof CODECS)[number];
 
 /** Reads as zeros. `by` is the file that says so; absent where no member of the chain says anything. */

@@ -1,9 +1,9 @@
 /** `asof check`: the doctor for the whole chain, and with `--deep` every byte of every point. */
-import { createHash } from 'node:crypto';
 import type { Command } from 'commander';
 import type { BlockSource } from '../block/source.js';
 import { EXIT } from '../errors.js';
 import { type Finding, OpenedImage, type Point } from '../service.js';
+import { Digesting } from '../stored-digest.js';
 import { counted, printable } from './columns.js';
 import { type ImageFlags, imageOptions, withCache, withImage, withJson } from './options.js';
 import { JsonArray, write } from './output.js';
@@ -77,7 +77,7 @@ async function readAll(image: OpenedImage, tell: (report: Report) => Promise<voi
 async function readPoint(image: OpenedImage, point: Point, at: (done: number) => void): Promise<Report[]> {
   const disk = image.openDisk(point, 'zero');
   try {
-    const hashes = point.digests.map(stored => ({ stored, hash: createHash(stored.algorithm) }));
+    const hashes = point.digests.map(stored => new Digesting(stored));
     const buffer = Buffer.allocUnsafe(PIECE);
     let offset = 0;
     for (const run of toRead(disk.source, hashes.length > 0)) {
@@ -86,7 +86,7 @@ async function readPoint(image: OpenedImage, point: Point, at: (done: number) =>
       for (; !run.hole && offset < end; offset += PIECE) {
         const piece = buffer.subarray(0, Math.min(PIECE, end - offset));
         await disk.native.read(offset, piece);
-        for (const { hash } of hashes) hash.update(piece);
+        for (const hash of hashes) hash.update(offset, piece);
         at(offset);
       }
       offset = end;
@@ -98,16 +98,20 @@ async function readPoint(image: OpenedImage, point: Point, at: (done: number) =>
       count: 1,
       range: { offset, length },
     }));
-    const verdicts = hashes.map(({ stored, hash }): Report => {
-      const { algorithm, value, tail } = stored;
-      if (tail) hash.update(tail);
-      const found = hash.digest('hex');
+    const verdicts = hashes.map((hash): Report => {
+      const { algorithm, value, of } = hash.stored;
+      const found = hash.digest();
       const name = algorithm.toUpperCase();
+      const what = of === undefined ? 'the disk' : `its part ${JSON.stringify(of)}`;
       const same = found === value;
-      const what = same
-        ? `the ${name} that the image carries is that of the disk: ${value}`
-        : `the ${name} of the disk is ${found}, the image carries ${value}`;
-      return { severity: same ? 'note' : 'defect', point: point.id, what, count: 1 };
+      return {
+        severity: same ? 'note' : 'defect',
+        point: point.id,
+        what: same
+          ? `the ${name} that the image carries is that of ${what}: ${value}`
+          : `the ${name} of ${what} is ${found}, the image carries ${value}`,
+        count: 1,
+      };
     });
     return [...defects, ...verdicts];
   } finally {

@@ -13,7 +13,9 @@ interface Signature {
 
 const SIGNATURES: readonly Signature[] = [
   { name: 'qed', bytes: 'QED\0', at: 0 },
-  { name: 'dmg', bytes: 'koly', at: -512 },
+  { name: 'dmg, encrypted', bytes: 'encrcdsa', at: 0 },
+  { name: 'dmg, encrypted', bytes: 'cdsaencr', at: -8 },
+  { name: 'sparseimage (macOS)', bytes: 'sprs', at: 0 },
   { name: 'L01 (logical evidence: files, no disk)', bytes: 'LVF\t\r\n\xff\0', at: 0 },
   { name: 'ewf, encrypted (AD encryption)', bytes: 'ADCRYPT\0', at: 0 },
   { name: 'Lx01 (logical evidence: files, no disk)', bytes: 'LEF2\r\n\x81\0', at: 0 },

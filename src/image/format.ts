@@ -8,6 +8,7 @@
 import type { ImageFile } from '../block/file.js';
 import type { Layer, SectorSize } from '../block/source.js';
 import { AsofError } from '../errors.js';
+import { dmg } from './dmg.js';
 import { ewf } from './ewf.js';
 import { ewf2 } from './ewf2.js';
 import type { Finding } from './finding.js';
@@ -92,12 +93,16 @@ export interface DataFile {
   readonly raw: boolean;
 }
 
-/** A digest of the whole disk that an image carries, in lower-case hexadecimals. */
+/** A digest or checksum of the disk, or of some of it, that an image carries, in lower-case hexadecimals. */
 export interface StoredDigest {
-  readonly algorithm: 'md5' | 'sha1';
+  readonly algorithm: 'md5' | 'sha1' | 'crc32';
   readonly value: string;
   /** Bytes behind the end of the disk that the digest covers, too: less than a sector. */
   readonly tail?: Uint8Array;
+  /** What it covers, where that is not the disk: start and end of each run, bytes, in order. */
+  readonly runs?: Float64Array;
+  /** The image's word for what it covers, where that is not the disk. */
+  readonly of?: string;
 }
 
 /** One member of a chain, opened. */
@@ -136,6 +141,7 @@ export const FORMATS: readonly ImageFormat[] = [
   ewf,
   ewf2,
   parallels,
+  dmg,
   splitRaw,
   raw,
 ];

@@ -7,6 +7,7 @@ import t from 'tap';
 import { openChain } from '../../src/image/chain.js';
 import { findPoint, points } from '../../src/image/points.js';
 import { conformance, type Span } from '../block/conformance.js';
+import { dmg } from '../fixtures/dmg.js';
 import { convert, folder, noise, qemuImg, qemuIo } from './peer.js';
 import { subjects } from './subjects.js';
 
@@ -50,6 +51,20 @@ t.test('blocks', async t => {
     writeFileSync(path, bytes);
     await conformance(t, name, source(path), content);
   }
+});
+
+t.test('chunks of a DMG', async t => {
+  const bytes = noise(8, 100 * 512);
+  bytes.fill(0, 60 * 512, 90 * 512);
+  const chunks = [
+    [33, 'zlib'],
+    [27, 'raw'],
+    [30, 'zero'],
+    [10, 'adc'],
+  ] as const;
+  const path = join(dir, 'disk.dmg');
+  writeFileSync(path, dmg({ content: bytes, parts: [{ name: 'whole', chunks }] }).bytes);
+  await conformance(t, 'dmg', source(path), bytes);
 });
 
 t.test('a truncated image', async t => {

@@ -5,8 +5,9 @@
 import { spawnSync } from 'node:child_process';
 import { readSync } from 'node:fs';
 import { inflateRawSync, inflateSync, constants as zlib } from 'node:zlib';
-import type { PackedExtent } from '../../src/block/extent.js';
+import { CODECS, type PackedExtent } from '../../src/block/extent.js';
 import type { BlockSource } from '../../src/block/source.js';
+import { loadAddon } from '../../src/native.js';
 
 export interface Run {
   readonly offset: number;
@@ -102,7 +103,10 @@ function unpackOne({ codec, unpackedLength }: PackedExtent, packed: Buffer): Buf
     return packed.readUInt32LE(unpackedLength) === adler32(block) ? block : undefined;
   }
   if (codec === 'pattern') return Buffer.alloc(unpackedLength, packed);
-  if (codec === 'bzip2') return bunzip2(packed, unpackedLength);
+  if (codec === 'bzip2' || codec === 'xz') return unpackBy(codec, packed, unpackedLength);
+  if (codec === 'adc') return unadc(packed, unpackedLength);
+  // The engine's own: nothing here reads it chunk by chunk. Its oracle is 7-Zip (dmg.test.ts).
+  if (codec === 'lzfse') return loadAddon().unpack(CODECS.indexOf(codec), packed, unpackedLength);
   try {
     // Node compares the checksum behind the stream, and leaves alone what follows.
     const block = inflateSync(packed, { maxOutputLength: unpackedLength + 65536 });
@@ -112,18 +116,39 @@ function unpackOne({ codec, unpackedLength }: PackedExtent, packed: Buffer): Buf
   }
 }
 
-const bunzipped = new Map<string, Buffer | undefined>();
+const unpackedBy = new Map<string, Buffer | undefined>();
 
 /** One process a block, so that what was unpacked before is kept. */
-function bunzip2(packed: Buffer, length: number): Buffer | undefined {
-  const key = `${length}:${packed.toString('latin1')}`;
-  if (!bunzipped.has(key)) {
-    const { stdout, status } = spawnSync('bzip2', ['-dcq'], { input: packed, maxBuffer: 2 ** 26 });
+function unpackBy(program: 'bzip2' | 'xz', packed: Buffer, length: number): Buffer | undefined {
+  const key = `${program}:${length}:${packed.toString('latin1')}`;
+  if (!unpackedBy.has(key)) {
+    const { stdout, status } = spawnSync(program, ['-dcq'], { input: packed, maxBuffer: 2 ** 26 });
     // 2: what follows the stream is none.
     const fits = (status === 0 || status === 2) && stdout.length === length;
-    bunzipped.set(key, fits ? stdout : undefined);
+    unpackedBy.set(key, fits ? stdout : undefined);
   }
-  return bunzipped.get(key);
+  return unpackedBy.get(key);
+}
+
+function unadc(packed: Buffer, length: number): Buffer | undefined {
+  const out: number[] = [];
+  for (let at = 0; at < packed.length; ) {
+    const op = packed[at]!;
+    if (op >= 0x80) {
+      for (let i = 0; i < op - 0x7f; i++) out.push(packed[at + 1 + i] ?? -1);
+      at += op - 0x7f + 1;
+      continue;
+    }
+    const long = op >= 0x40;
+    const distance = long
+      ? packed.readUInt16BE(Math.min(at + 1, packed.length - 2))
+      : ((op & 3) << 8) | (packed[at + 1] ?? 0);
+    for (let i = long ? (op & 0x3f) + 4 : (op >> 2) + 3; i > 0; i--)
+      out.push(out[out.length - distance - 1] ?? -1);
+    at += long ? 3 : 2;
+    if (at > packed.length) return undefined;
+  }
+  return out.length === length && !out.includes(-1) ? Buffer.from(out) : undefined;
 }
 
 /** RFC 1950, word for word. */

@@ -1,0 +1,12 @@
+// Apple Data Compression, of disk images.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace asof {
+
+// Unpacks all of `in` to exactly `out_length` bytes. False where it gives fewer or more, or is no such stream.
+bool UnpackAdc(const uint8_t* in, size_t in_length, uint8_t* out, size_t out_length);
+
+}  // namespace asof
