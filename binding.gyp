@@ -9,7 +9,7 @@
       "cflags_cc!": ["-std=gnu++17", "-std=gnu++14", "-fno-rtti"],
       "cflags_cc": ["-std=gnu++20", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden"],
       "cflags!": ["-O3"],
-      "libraries": ["-ldeflate", "-lzstd", "-lbz2", "-llzma"],
+      "libraries": ["-ldeflate", "-lzstd", "-lbz2", "-llzma", "-llz4", "-lsnappy"],
       "conditions": [
         ["sanitize!=''", {
           "cflags_cc": ["-fsanitize=<(sanitize)", "-fno-omit-frame-pointer", "-O1"],

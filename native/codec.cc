@@ -1,4 +1,4 @@
-// Raw deflate (RFC 1951) and zlib streams (RFC 1950) by libdeflate, Zstandard (RFC 8878) by libzstd, bzip2 by libbz2, xz by liblzma. All unpack from
+// Raw deflate (RFC 1951) and zlib streams (RFC 1950) by libdeflate, Zstandard (RFC 8878) by libzstd, bzip2 by libbz2, xz by liblzma, LZ4 and Snappy by theirs. All unpack from
 // one whole buffer into another: no window is allocated, whatever a hostile header asks for. A zlib stream, and plain
 // bytes with their checksum behind, are given out only where the checksum is right.
 #include "codec.h"
@@ -6,7 +6,9 @@
 #include <bzlib.h>
 #include <libdeflate.h>
 #include <limits.h>
+#include <lz4.h>
 #include <lzma.h>
+#include <snappy-c.h>
 #include <string.h>
 #include <zstd.h>
 
@@ -88,6 +90,22 @@ bool UnpackXz(const uint8_t* in, size_t in_length, uint8_t* out, size_t out_leng
   return result == LZMA_OK && got == out_length;
 }
 
+bool UnpackLz4(const uint8_t* in, size_t in_length, uint8_t* out, size_t out_length) {
+  if (in_length > INT_MAX || out_length > INT_MAX) return false;
+  int got = LZ4_decompress_safe(reinterpret_cast<const char*>(in), reinterpret_cast<char*>(out),
+                                static_cast<int>(in_length), static_cast<int>(out_length));
+  return got >= 0 && static_cast<size_t>(got) == out_length;
+}
+
+// The stream says how long it is; the library writes no more.
+bool UnpackSnappy(const uint8_t* in, size_t in_length, uint8_t* out, size_t out_length) {
+  auto bytes = reinterpret_cast<const char*>(in);
+  size_t length = 0;
+  if (snappy_uncompressed_length(bytes, in_length, &length) != SNAPPY_OK || length != out_length) return false;
+  return snappy_uncompress(bytes, in_length, reinterpret_cast<char*>(out), &length) == SNAPPY_OK &&
+         length == out_length;
+}
+
 bool Fill(const uint8_t* in, size_t in_length, uint8_t* out, size_t out_length) {
   if (in_length == 0) return false;
   for (size_t done = 0; done < out_length; done += in_length)
@@ -121,7 +139,7 @@ bool UnpackBzip2(const uint8_t* in, size_t in_length, uint8_t* out, size_t* out_
 
 const char* CodecName(Codec codec) {
   static constexpr const char* kNames[kCodecs] = {"deflate", "zstd", "zlib", "adler32", "bzip2", "pattern", "adc",
-                                                   "lzfse", "xz"};
+                                                   "lzfse", "xz", "lz4", "snappy"};
   return kNames[static_cast<unsigned>(codec)];
 }
 
@@ -145,6 +163,10 @@ bool Unpack(Codec codec, const uint8_t* in, size_t in_length, uint8_t* out, size
       return UnpackLzfse(in, in_length, out, out_length);
     case Codec::kXz:
       return UnpackXz(in, in_length, out, out_length);
+    case Codec::kLz4:
+      return UnpackLz4(in, in_length, out, out_length);
+    case Codec::kSnappy:
+      return UnpackSnappy(in, in_length, out, out_length);
   }
   return false;
 }

@@ -7,8 +7,8 @@
 namespace asof {
 
 // The order of CODECS in src/block/extent.ts.
-enum class Codec : uint8_t { kDeflate, kZstd, kZlib, kAdler32, kBzip2, kPattern, kAdc, kLzfse, kXz };
-constexpr unsigned kCodecs = 9;
+enum class Codec : uint8_t { kDeflate, kZstd, kZlib, kAdler32, kBzip2, kPattern, kAdc, kLzfse, kXz, kLz4, kSnappy };
+constexpr unsigned kCodecs = 11;
 
 const char* CodecName(Codec codec);
 

@@ -544,7 +544,7 @@ export function loadAddon(): Addon {
     throw new AsofError(
       'ADDON_MISSING',
       `the native addon ${path} does not load: ${error instanceof Error ? error.message : String(error)}`,
-      'npm run build:native builds it; it needs a C++20 compiler, libdeflate-dev, libzstd-dev, liblzma-dev and libbz2-dev',
+      'npm run build:native builds it; it needs a C++20 compiler, libdeflate-dev, libzstd-dev, liblzma-dev, liblz4-dev, libsnappy-dev and libbz2-dev',
       { cause: error },
     );
   }

@@ -11,7 +11,8 @@ import type { ImageFile } from './file.js';
  * How a packed block is packed. `deflate` is raw (RFC 1951, no zlib header); `zstd` is one frame or more (RFC 8878);
  * `zlib` is one stream with its Adler-32, which is verified (RFC 1950); `adler32` is plain, with the Adler-32 of it, four
  * bytes, little-endian, behind: it is verified, too. `bzip2` is one stream, whose checksums are verified. `pattern`: the packed
- * bytes, repeated. `adc` and `lzfse` (with LZVN) are Apple's, without checksums; `xz` is one stream, whose checks are verified.
+ * bytes, repeated. `adc` and `lzfse` (with LZVN) are Apple's, without checksums; `xz` is one stream, whose checks are verified. `lz4` is
+ * one block, without a frame, and `snappy` one stream without a frame; neither has checksums.
  */
 export const CODECS = [
   'deflate',
@@ -23,6 +24,8 @@ export const CODECS = [
   'adc',
   'lzfse',
   'xz',
+  'lz4',
+  'snappy',
 ] as const;
 export type Codec = (typeof CODECS)[number];
 

@@ -20,6 +20,7 @@ const SIGNATURES: readonly Signature[] = [
   { name: 'ewf, encrypted (AD encryption)', bytes: 'ADCRYPT\0', at: 0 },
   { name: 'Lx01 (logical evidence: files, no disk)', bytes: 'LEF2\r\n\x81\0', at: 0 },
   { name: 'aff', bytes: 'AFF10\r\n\0', at: 0 },
+  { name: 'mrimg (Macrium Reflect)', bytes: 'MACRIUM_FILE', at: -12 },
   { name: 'partclone', bytes: 'partclone-image\0', at: 0 },
 ];
 

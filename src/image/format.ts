@@ -8,6 +8,7 @@
 import type { ImageFile } from '../block/file.js';
 import type { Layer, SectorSize } from '../block/source.js';
 import { AsofError } from '../errors.js';
+import { aff4 } from './aff4.js';
 import { dmg } from './dmg.js';
 import { ewf } from './ewf.js';
 import { ewf2 } from './ewf2.js';
@@ -95,7 +96,7 @@ export interface DataFile {
 
 /** A digest or checksum of the disk, or of some of it, that an image carries, in lower-case hexadecimals. */
 export interface StoredDigest {
-  readonly algorithm: 'md5' | 'sha1' | 'crc32';
+  readonly algorithm: 'md5' | 'sha1' | 'sha256' | 'sha512' | 'blake2b512' | 'crc32';
   readonly value: string;
   /** Bytes behind the end of the disk that the digest covers, too: less than a sector. */
   readonly tail?: Uint8Array;
@@ -142,6 +143,7 @@ export const FORMATS: readonly ImageFormat[] = [
   ewf2,
   parallels,
   dmg,
+  aff4,
   splitRaw,
   raw,
 ];

@@ -7,6 +7,7 @@ import t from 'tap';
 import { openChain } from '../../src/image/chain.js';
 import { findPoint, points } from '../../src/image/points.js';
 import { conformance, type Span } from '../block/conformance.js';
+import { aff4 } from '../fixtures/aff4.js';
 import { dmg } from '../fixtures/dmg.js';
 import { convert, folder, noise, qemuImg, qemuIo } from './peer.js';
 import { subjects } from './subjects.js';
@@ -65,6 +66,20 @@ t.test('chunks of a DMG', async t => {
   const path = join(dir, 'disk.dmg');
   writeFileSync(path, dmg({ content: bytes, parts: [{ name: 'whole', chunks }] }).bytes);
   await conformance(t, 'dmg', source(path), bytes);
+});
+
+t.test('runs of an AFF4 image', async t => {
+  const bytes = noise(8, 100 * 512);
+  bytes.fill(0, 60 * 512, 90 * 512);
+  const runs = [
+    [33 * 512, 0],
+    [27 * 512 + 100, 0],
+    [30 * 512 - 100, 'Zero'],
+    [10 * 512, 0],
+  ] as const;
+  const path = join(dir, 'disk.aff4');
+  writeFileSync(path, aff4({ content: bytes, runs, method: 'snappy' })[0]!.bytes);
+  await conformance(t, 'aff4', source(path), bytes);
 });
 
 t.test('a truncated image', async t => {

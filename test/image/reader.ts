@@ -104,6 +104,8 @@ function unpackOne({ codec, unpackedLength }: PackedExtent, packed: Buffer): Buf
   }
   if (codec === 'pattern') return Buffer.alloc(unpackedLength, packed);
   if (codec === 'bzip2' || codec === 'xz') return unpackBy(codec, packed, unpackedLength);
+  if (codec === 'lz4') return unlz4(packed, unpackedLength);
+  if (codec === 'snappy') return unsnappy(packed, unpackedLength);
   if (codec === 'adc') return unadc(packed, unpackedLength);
   // The engine's own: nothing here reads it chunk by chunk. Its oracle is 7-Zip (dmg.test.ts).
   if (codec === 'lzfse') return loadAddon().unpack(CODECS.indexOf(codec), packed, unpackedLength);
@@ -149,6 +151,71 @@ function unadc(packed: Buffer, length: number): Buffer | undefined {
     if (at > packed.length) return undefined;
   }
   return out.length === length && !out.includes(-1) ? Buffer.from(out) : undefined;
+}
+
+/** Appends `length` bytes from `distance` before; false where there are none. */
+function repeat(out: number[], distance: number, length: number): boolean {
+  if (distance === 0 || distance > out.length) return false;
+  for (let i = 0; i < length; i++) out.push(out[out.length - distance]!);
+  return true;
+}
+
+/** lz4_Block_format.md. */
+function unlz4(packed: Buffer, wanted: number): Buffer | undefined {
+  const out: number[] = [];
+  let at = 0;
+  const long = (value: number) => {
+    if (value < 15) return value;
+    for (let byte = 255; byte === 255; value += byte) byte = packed[at++] ?? 0;
+    return value;
+  };
+  while (at < packed.length && out.length <= wanted) {
+    const token = packed[at++]!;
+    const literals = long(token >> 4);
+    if (at + literals > packed.length) return undefined;
+    out.push(...packed.subarray(at, at + literals));
+    at += literals;
+    if (at >= packed.length) break;
+    const distance = packed[at]! | ((packed[at + 1] ?? 0) << 8);
+    at += 2;
+    if (!repeat(out, distance, long(token & 15) + 4)) return undefined;
+  }
+  return out.length === wanted ? Buffer.from(out) : undefined;
+}
+
+/** format_description.txt of Snappy. */
+function unsnappy(packed: Buffer, wanted: number): Buffer | undefined {
+  const out: number[] = [];
+  let at = 0;
+  let length = 0;
+  for (let shift = 0; ; shift += 7) {
+    const byte = packed[at++];
+    if (byte === undefined || shift > 28) return undefined;
+    length += (byte & 127) * 2 ** shift;
+    if (byte < 128) break;
+  }
+  if (length !== wanted) return undefined;
+  while (at < packed.length && out.length <= wanted) {
+    const tag = packed[at++]!;
+    const kind = tag & 3;
+    if (kind === 0) {
+      const extra = Math.max(0, (tag >> 2) - 59);
+      if (at + extra > packed.length) return undefined;
+      const count = extra > 0 ? packed.readUIntLE(at, extra) + 1 : (tag >> 2) + 1;
+      at += extra;
+      if (at + count > packed.length) return undefined;
+      for (let i = 0; i < count; i++) out.push(packed[at + i]!);
+      at += count;
+      continue;
+    }
+    const size = [0, 1, 2, 4][kind]!;
+    if (at + size > packed.length) return undefined;
+    const low = packed.readUIntLE(at, size);
+    at += size;
+    const found = kind === 1 ? [((tag >> 5) << 8) | low, ((tag >> 2) & 7) + 4] : [low, (tag >> 2) + 1];
+    if (!repeat(out, found[0]!, found[1]!)) return undefined;
+  }
+  return out.length === wanted ? Buffer.from(out) : undefined;
 }
 
 /** RFC 1950, word for word. */
