@@ -13,6 +13,9 @@ export interface Value {
 /** Subject, predicate, values. */
 export type Statements = ReadonlyMap<string, ReadonlyMap<string, readonly Value[]>>;
 
+/** Values of all statements; more are refused. */
+const MOST_VALUES = 2 ** 20;
+
 export const RDF_TYPE = 'http://www.w3.org/1999/02/22-rdf-syntax-ns#type';
 const TOKEN =
   /\s*(?:#[^\n]*(?:\n|$)\s*)*(?:<([^<>"{}|^`\\\s]*)>|"""((?:[^"\\]|\\.|"(?!""))*)"""|"((?:[^"\\\n]|\\.)*)"|(@prefix|@base|\^\^|@[A-Za-z][-A-Za-z0-9]*|[;,]|\.(?=\s|$)|a(?=\s))|([A-Za-z][-\w]*)?:([-\w.%]*[-\w%])?|([-+]?\d+(?:\.\d+)?|true|false))/y;
@@ -21,6 +24,7 @@ const TOKEN =
 export function parseTurtle(source: string): Statements | undefined {
   const statements = new Map<string, Map<string, Value[]>>();
   const prefixes = new Map<string, string>();
+  let count = 0;
   let at = 0;
   const next = (): { name?: string; literal?: string; sign?: string; prefix?: string } | undefined => {
     TOKEN.lastIndex = at;
@@ -71,6 +75,7 @@ export function parseTurtle(source: string): Statements | undefined {
         } else if (value.literal !== undefined && after?.sign && /^@[A-Za-z]/.test(after.sign)) {
           after = next();
         }
+        if (++count > MOST_VALUES) return undefined;
         values.push(value.name !== undefined ? { text: value.name } : { text: value.literal!, type });
         if (after?.sign === undefined || !/^[;,.]$/.test(after.sign)) return undefined;
         sign = after.sign;

@@ -206,7 +206,7 @@ class ContainerSet {
       const own = basename(path);
       const stem = own.replace(/(?:[._-]?\d+)?(?:\.aff4)$/i, '');
       const beside = (name: string) => name !== own && name.startsWith(stem) && /\.aff4$/i.test(name);
-      this.#names = readdirSync(dirname(path)).filter(beside).sort().slice(0, MOST_VOLUMES);
+      this.#names = listed(dirname(path)).filter(beside).sort().slice(0, MOST_VOLUMES);
     }
     for (let name = this.#names.shift(); name !== undefined; name = this.#names.shift()) {
       try {
@@ -219,6 +219,15 @@ class ContainerSet {
       }
     }
     return undefined;
+  }
+}
+
+/** Names in a folder; none where it cannot be listed. */
+function listed(folder: string): string[] {
+  try {
+    return readdirSync(folder);
+  } catch {
+    return [];
   }
 }
 

@@ -14,6 +14,9 @@ export interface Element {
 /** Elements within each other; more are refused. */
 const DEEPEST = 64;
 
+/** Elements of a document; more are refused. */
+const MOST_ELEMENTS = 2 ** 20;
+
 const NAMED: Readonly<Record<string, string>> = { amp: '&', lt: '<', gt: '>', quot: '"', apos: "'" };
 
 const NAME = '[A-Za-z_:][-A-Za-z0-9_:.]*';
@@ -39,6 +42,7 @@ interface Open {
 export function parseXml(source: string): Element | undefined {
   const outside: Open = { name: '', children: [], text: [] };
   const open: Open[] = [outside];
+  let elements = 0;
   let at = source.startsWith('\ufeff') ? 1 : 0;
   while (at < source.length) {
     const within = open.at(-1)!;
@@ -61,6 +65,7 @@ export function parseXml(source: string): Element | undefined {
     at = TAG.lastIndex;
     const [, start, , empty, end] = tag;
     if (start !== undefined) {
+      if (++elements > MOST_ELEMENTS) return undefined;
       if (empty) within.children.push({ name: start, children: [], text: '' });
       else if (open.length > DEEPEST) return undefined;
       else open.push({ name: start, children: [], text: [] });

@@ -42,7 +42,7 @@ export const newTally = (): Tally => ({ cases: 0, refused: 0, compared: 0, same:
 
 export interface Sample {
   readonly name: string;
-  readonly format: 'qcow2' | 'qcow' | 'vpc' | 'vdi' | 'vhdx';
+  readonly format: 'qcow2' | 'qcow' | 'vpc' | 'vdi' | 'vhdx' | 'parallels';
   readonly bytes: Buffer;
   /** Places worth hitting: offset and length. */
   readonly targets: readonly (readonly [number, number])[];
@@ -172,6 +172,19 @@ const BLOCKS: {
       [512, 32],
       [512, 32],
       [512, 32],
+    ],
+  },
+  {
+    name: 'parallels',
+    format: 'parallels',
+    options: 'cluster_size=64k',
+    size: 8 * 2 ** 20,
+    at: [
+      [0, 64],
+      [16, 48],
+      [64, 512],
+      [64, 512],
+      [64, 512],
     ],
   },
   {
