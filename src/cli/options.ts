@@ -31,7 +31,7 @@ export function withJson(command: Command): Command {
 }
 
 /** The table of formats (src/image/format.ts) in words, without loading it for help alone; a test compares the two. */
-const FORMAT_NAMES = 'qcow2, qcow, vhd, vhdx, vdi, vmdk, ewf, ewf2, split-raw, raw';
+const FORMAT_NAMES = 'qcow2, qcow, vhd, vhdx, vdi, vmdk, ewf, ewf2, parallels, dmg, aff4, split-raw, raw';
 
 /** What `--format` says of itself. */
 export function formatHelp(what: string): string {
