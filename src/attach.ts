@@ -36,6 +36,7 @@ import { unmountAt } from './mount/unmount.js';
 import { openPoint, type PointOptions } from './named-point.js';
 import type { PartitionsInfo } from './partition-tree.js';
 import { command } from './shell.js';
+import { target } from './sysfs.js';
 
 const BIN = new URL('../../bin/asof', import.meta.url).pathname;
 
@@ -428,6 +429,8 @@ function isStale(attachment: Attachment): boolean {
   const { state, process: owner, device, own, mountPoint } = attachment;
   if (owner && !isRunning(owner)) return true;
   if (state === 'attaching') return owner === null;
+  // What is mounted in another mount namespace (a container, mount_namespaces(7)) is not to be seen from here.
+  if (owner && target(`/proc/${owner.pid}/ns/mnt`) !== target('/proc/self/ns/mnt')) return false;
   if (device !== null && loopsOf(attachment).length === 0) return true;
   const at = own || device !== null ? diskFolderOf(attachment) : mountPoint;
   return !listMounts().some(mount => mount.mountPoint === at);
