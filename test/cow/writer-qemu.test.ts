@@ -191,8 +191,17 @@ t.test('the real agent', { skip: missing(['qemu-ga', 'setpriv'], ['root']) }, as
     { stdio: 'ignore' },
   );
   t.teardown(() => child.kill('SIGKILL'));
-  await eventually(() => existsSync(path) || child.exitCode !== null, 'the agent listens');
-  const info = await ask(path, 'guest-info');
+  let info = '';
+  // The socket is there a moment before anybody listens on it.
+  await eventually(async () => {
+    if (child.exitCode !== null) throw new Error(`the agent ended with ${child.exitCode}`);
+    if (!existsSync(path)) return false;
+    info = await ask(path, 'guest-info').catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'ECONNREFUSED') throw error;
+      return '';
+    });
+    return info !== '';
+  }, 'the agent answers');
   const freeze = /\{[^{}]*"name": "guest-fsfreeze-freeze"[^{}]*\}/.exec(info)?.[0] ?? '';
   if (!freeze.includes('"enabled": false')) throw new Error('this agent could freeze the host: not asked');
   const one = writer(path);
