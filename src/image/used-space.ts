@@ -169,7 +169,8 @@ const run = promisify(execFile);
 async function domain(program: string, path: string): Promise<string> {
   const folder = mkdtempSync(join(tmpdir(), 'asof-map-'));
   try {
-    const args = ['-D', '-q', '-L', join(folder, 'log'), '-s', path, '-o', '-'];
+    // Its bar sleeps for two seconds between two looks, also where none is shown, and is waited for at the end.
+    const args = ['-D', '-q', '-f', '0', '-L', join(folder, 'log'), '-s', path, '-o', '-'];
     const { stdout } = await run(program, args, options());
     return stdout;
   } finally {
