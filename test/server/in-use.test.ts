@@ -58,4 +58,7 @@ t.test('read, and mounted', { skip }, async t => {
     0,
     'errors, no bytes',
   );
+  // Its file has no name any more by which it could be found.
+  await run('umount', [there]);
+  await run('losetup', ['-d', device]);
 });
