@@ -9,6 +9,7 @@ import type { ImageFile } from '../block/file.js';
 import { checkRange, type Layer } from '../block/source.js';
 import { AsofError } from '../errors.js';
 import { adler32 } from './adler32.js';
+import { aroundBad } from './ewf-bad.js';
 import type { Gap, Group } from './ewf-contents.js';
 import { type Held, tableOf } from './ewf-table.js';
 
@@ -82,8 +83,6 @@ export interface Geometry {
   readonly bad: readonly number[];
 }
 
-const NOT_ACQUIRED = 'it could not be read when the image was made: the image says so itself';
-
 export class EwfLayer implements Layer {
   readonly size: number;
   readonly #file: ImageFile;
@@ -100,7 +99,8 @@ export class EwfLayer implements Layer {
 
   extents(offset: number, length: number): Iterable<LayerExtent> {
     checkRange(this.size, offset, length);
-    return this.#walk(offset, offset + length);
+    const { bad } = this.#geometry;
+    return aroundBad(bad, this.#file, offset, offset + length, (from, end) => this.#sound(from, end));
   }
 
   close(): void {}
@@ -113,16 +113,6 @@ export class EwfLayer implements Layer {
     if (this.size === 0) return Buffer.alloc(0);
     for (const _ of this.#sound(this.size - 1, this.size)) break;
     return this.#last?.tail ?? Buffer.alloc(0);
-  }
-
-  *#walk(offset: number, end: number): Generator<LayerExtent, void, undefined> {
-    const { bad } = this.#geometry;
-    for (let i = firstBehind(bad, offset); offset < end; i += 2) {
-      const stop = Math.max(offset, Math.min(end, bad[i] ?? end));
-      yield* this.#sound(offset, stop);
-      offset = Math.min(end, bad[i + 1] ?? end);
-      if (offset > stop) yield { kind: 'bad', length: offset - stop, why: NOT_ACQUIRED, by: this.#file };
-    }
   }
 
   *#sound(offset: number, end: number): Generator<LayerExtent, void, undefined> {
@@ -221,15 +211,3 @@ function lastChunk(
 
 /** The longest that a zlib stream of `length` bytes can sensibly be: stored blocks, of whatever length, and some slack. */
 const mostPacked = (length: number) => length + Math.ceil(length / 64) + 1024;
-
-/** The index of the first pair whose end lies behind `offset`. */
-export function firstBehind(pairs: readonly number[], offset: number): number {
-  let low = 0;
-  let high = pairs.length / 2;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (pairs[middle * 2 + 1]! > offset) high = middle;
-    else low = middle + 1;
-  }
-  return low * 2;
-}

@@ -10,6 +10,7 @@
 import { basename } from 'node:path';
 import type { ImageFile } from '../block/file.js';
 import { AsofError } from '../errors.js';
+import { badRuns, countBad } from './ewf-bad.js';
 import { Contents, type Group, type Trouble } from './ewf-contents.js';
 import { EwfLayer, type Span, spansOf } from './ewf-map.js';
 import { laterSegments, MAGIC, type Place, segmentNumber } from './ewf-segment.js';
@@ -17,6 +18,7 @@ import { readTable } from './ewf-table.js';
 import type { Volume } from './ewf-volume.js';
 import type { Finding } from './finding.js';
 import type { Image, ImageFormat } from './format.js';
+import { lostRanges } from './lost.js';
 
 /** Bytes of a chunk: one read of a hostile image allocates no more. EnCase writes 16 MiB at most. */
 const MOST_CHUNK = 32 * 2 ** 20;
@@ -50,7 +52,7 @@ export const ewf: ImageFormat = {
       size,
       chunk,
       loose: volume.short,
-      bad: badRuns(contents.badSectors, volume),
+      bad: badRuns(contents.badSectors, volume.bytesPerSector, size),
     });
     const tail = layer.tail();
     const segments = places.filter(place => place.file).length;
@@ -162,27 +164,6 @@ function note(contents: Contents, file: ImageFile, what: string): void {
   contents.troubles.push({ severity: 'note', kind: 'image', member: file.path, what });
 }
 
-/** Runs of bytes, in order and joined, from the acquiry's runs of sectors. */
-function badRuns(sectors: readonly number[], { bytesPerSector, sectors: most }: Volume): number[] {
-  const runs: [number, number][] = [];
-  for (let i = 0; i < sectors.length; i += 2) {
-    const start = Math.min(sectors[i]!, most);
-    const end = Math.min(start + sectors[i + 1]!, most);
-    if (end > start) runs.push([start * bytesPerSector, end * bytesPerSector]);
-  }
-  runs.sort((a, b) => a[0] - b[0]);
-  const joined: number[] = [];
-  for (const [start, end] of runs) {
-    const last = joined.length - 1;
-    if (last > 0 && joined[last]! >= start) joined[last] = Math.max(joined[last]!, end);
-    else joined.push(start, end);
-  }
-  return joined;
-}
-
-const countBad = (sectors: readonly number[]) =>
-  sectors.reduce((sum, value, i) => sum + (i % 2 ? value : 0), 0);
-
 /** Tables and their copies, and what of the disk cannot be read; no chunk is unpacked. */
 function* examine(
   file: ImageFile,
@@ -193,28 +174,7 @@ function* examine(
 ): Generator<Finding, void, undefined> {
   for (const trouble of troubles) yield { ...trouble, count: 1 };
   for (const { group } of spans) if (group) yield* tables(group, loose);
-  let offset = 0;
-  let last: { start: number; end: number; why: string; member: string } | undefined;
-  const finding = ({ start, end, why, member }: NonNullable<typeof last>): Finding => ({
-    severity: 'defect',
-    kind: 'range',
-    member,
-    what: why,
-    count: 1,
-    range: { offset: start, length: end - start },
-  });
-  for (const run of layer.extents(0, layer.size)) {
-    const end = offset + run.length;
-    if (run.kind === 'bad') {
-      if (last && last.end === offset && last.why === run.why) last = { ...last, end };
-      else {
-        if (last) yield finding(last);
-        last = { start: offset, end, why: run.why, member: (run.by ?? file).path };
-      }
-    }
-    offset = end;
-  }
-  if (last) yield finding(last);
+  yield* lostRanges(layer, file);
 }
 
 /** A table that is damaged while another of the group is not. */

@@ -8,7 +8,7 @@ import type { ImageFile } from '../block/file.js';
 import { checkRange, type Layer } from '../block/source.js';
 import { AsofError } from '../errors.js';
 import { adler32 } from './adler32.js';
-import { firstBehind } from './ewf-map.js';
+import { aroundBad } from './ewf-bad.js';
 import type { Method, Section } from './ewf2-section.js';
 
 const HEADER = 32;
@@ -109,8 +109,6 @@ export interface Geometry {
   readonly bad: readonly number[];
 }
 
-const NOT_ACQUIRED = 'it could not be read when the image was made: the image says so itself';
-
 export class Ewf2Layer implements Layer {
   readonly size: number;
   readonly #file: ImageFile;
@@ -126,20 +124,11 @@ export class Ewf2Layer implements Layer {
 
   extents(offset: number, length: number): Iterable<LayerExtent> {
     checkRange(this.size, offset, length);
-    return this.#walk(offset, offset + length);
+    const { bad } = this.#geometry;
+    return aroundBad(bad, this.#file, offset, offset + length, (from, end) => this.#stored(from, end));
   }
 
   close(): void {}
-
-  *#walk(offset: number, end: number): Generator<LayerExtent, void, undefined> {
-    const { bad } = this.#geometry;
-    for (let i = firstBehind(bad, offset); offset < end; i += 2) {
-      const stop = Math.max(offset, Math.min(end, bad[i] ?? end));
-      yield* this.#stored(offset, stop);
-      offset = Math.min(end, bad[i + 1] ?? end);
-      if (offset > stop) yield { kind: 'bad', length: offset - stop, why: NOT_ACQUIRED, by: this.#file };
-    }
-  }
 
   *#stored(offset: number, end: number): Generator<LayerExtent, void, undefined> {
     const { chunk: size } = this.#geometry;

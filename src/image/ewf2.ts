@@ -8,6 +8,7 @@
 import { basename } from 'node:path';
 import type { ImageFile } from '../block/file.js';
 import { AsofError } from '../errors.js';
+import { badRuns, countBad } from './ewf-bad.js';
 import { EWF2, laterSegments } from './ewf-segment.js';
 import {
   ENCRYPTED,
@@ -22,6 +23,7 @@ import { Ewf2Layer, entriesOf, type Span, spansOf, type Table, tableIn } from '.
 import { digestIn, errorsIn, textIn } from './ewf2-text.js';
 import type { Finding } from './finding.js';
 import type { Image, ImageFormat, StoredDigest } from './format.js';
+import { lostRanges } from './lost.js';
 
 /** Bytes of a chunk: one read of a hostile image allocates no more. EnCase writes 512 KiB at most. */
 const MOST_CHUNK = 32 * 2 ** 20;
@@ -77,7 +79,7 @@ export const ewf2: ImageFormat = {
       if (!segment) contents.missing(file, why);
     const { size, sectorSize, chunk, chunks, media } = contents.geometry();
     const spans = spansOf(contents.tables, chunks, contents.lost || 'no table names it');
-    const bad = contents.bad(sectorSize, size);
+    const bad = badRuns(contents.sectors, sectorSize, size);
     const layer = new Ewf2Layer(file, spans, { size, chunk, method: contents.method, bad });
     const gone = spans.flatMap(({ table, first, end, why }) =>
       table ? [] : [`${end - first} of ${chunks} chunks are lost: ${why}`],
@@ -102,7 +104,9 @@ export const ewf2: ImageFormat = {
         ...contents.metadata(),
         ...contents.digests.map(({ algorithm, value }) => [algorithm, value] as const),
         ['segment set', contents.set],
-        ...(contents.sectors.length > 0 ? [['bad sectors', String(contents.countBad())] as const] : []),
+        ...(contents.sectors.length > 0
+          ? [['bad sectors', String(countBad(contents.sectors))] as const]
+          : []),
       ],
       digests: contents.digests,
       troubles: [...contents.findings.map(({ member, what }) => `${basename(member)}: ${what}`), ...gone],
@@ -286,28 +290,6 @@ class Contents {
     return { size, sectorSize, chunk, chunks, media: kind === undefined ? undefined : (MEDIA[kind] ?? kind) };
   }
 
-  /** Runs of bytes, in order and joined. */
-  bad(sectorSize: number, size: number): number[] {
-    const runs: [number, number][] = [];
-    for (let i = 0; i < this.sectors.length; i += 2) {
-      const start = Math.min(this.sectors[i]! * sectorSize, size);
-      const end = Math.min(start + this.sectors[i + 1]! * sectorSize, size);
-      if (end > start) runs.push([start, end]);
-    }
-    runs.sort((a, b) => a[0] - b[0]);
-    const joined: number[] = [];
-    for (const [start, end] of runs) {
-      const last = joined.length - 1;
-      if (last > 0 && joined[last]! >= start) joined[last] = Math.max(joined[last]!, end);
-      else joined.push(start, end);
-    }
-    return joined;
-  }
-
-  countBad(): number {
-    return this.sectors.reduce((sum, value, i) => sum + (i % 2 ? value : 0), 0);
-  }
-
   metadata(): (readonly [string, string])[] {
     const values = new Map([...this.#device, ...this.#case]);
     return NAMES.flatMap(([key, name]) => {
@@ -336,26 +318,5 @@ function* examine(
     if (typeof entries === 'string' && table)
       yield { severity: 'defect', kind: 'table', member: table.file.path, what: entries, count: 1 };
   }
-  let offset = 0;
-  let last: { start: number; end: number; why: string; member: string } | undefined;
-  const finding = ({ start, end, why, member }: NonNullable<typeof last>): Finding => ({
-    severity: 'defect',
-    kind: 'range',
-    member,
-    what: why,
-    count: 1,
-    range: { offset: start, length: end - start },
-  });
-  for (const run of layer.extents(0, layer.size)) {
-    const end = offset + run.length;
-    if (run.kind === 'bad') {
-      if (last && last.end === offset && last.why === run.why) last = { ...last, end };
-      else {
-        if (last) yield finding(last);
-        last = { start: offset, end, why: run.why, member: (run.by ?? file).path };
-      }
-    }
-    offset = end;
-  }
-  if (last) yield finding(last);
+  yield* lostRanges(layer, file);
 }

@@ -11,6 +11,7 @@ import { window } from '../block/window.js';
 import { AsofError } from '../errors.js';
 import type { Chain } from './chain.js';
 import type { Finding } from './finding.js';
+import { lostRanges } from './lost.js';
 import type { UnnamedPoint } from './points.js';
 import { ShadowCopies, type Store } from './shadow-copies.js';
 import { partsOf } from './shadow-volumes.js';
@@ -95,30 +96,10 @@ export function shadowPointsOf({ members }: Chain): ShadowPoints {
 export function* checkShadowCopies(chain: Chain): Generator<Finding, void, undefined> {
   const { points, findings } = shadowPointsOf(chain);
   yield* findings;
-  for (const { open, name, size, member } of points) {
-    let offset = 0;
-    let last: { start: number; end: number; why: string } | undefined;
-    const finding = ({ start, end, why }: NonNullable<typeof last>): Finding => ({
-      severity: 'defect',
-      kind: 'range',
-      member,
-      what: `${name}: ${why}`,
-      count: 1,
-      snapshot: name,
-      range: { offset: start, length: end - start },
-    });
-    for (const run of open().extents(0, size)) {
-      const end = offset + run.length;
-      if (run.kind === 'bad') {
-        if (last && last.end === offset && last.why === run.why) last.end = end;
-        else {
-          if (last) yield finding(last);
-          last = { start: offset, end, why: run.why };
-        }
-      }
-      offset = end;
-    }
-    if (last) yield finding(last);
+  const { file } = chain.members[0]!;
+  for (const { open, name } of points) {
+    for (const finding of lostRanges(open(), file))
+      yield { ...finding, member: file.path, what: `${name}: ${finding.what}`, snapshot: name };
   }
 }
 
