@@ -6,6 +6,7 @@ import type { LayerExtent } from '../block/extent.js';
 import type { ImageFile } from '../block/file.js';
 import { checkRange, type Layer } from '../block/source.js';
 import type { Aff4Stream } from './aff4-stream.js';
+import { firstBehind } from './sorted-ends.js';
 
 const ENTRY = 28;
 
@@ -105,15 +106,3 @@ export class Aff4Map implements Layer {
 }
 
 const PIECE = 65_536;
-
-/** The first run that ends behind `offset`. */
-function firstBehind(ends: Float64Array, offset: number): number {
-  let low = 0;
-  let high = ends.length;
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if (ends[middle]! <= offset) low = middle + 1;
-    else high = middle;
-  }
-  return low;
-}

@@ -14,6 +14,7 @@ import { examineBlocks } from './blocks.js';
 import { type Chunks, KIND, type Part, type Tables, tablesIn } from './dmg-table.js';
 import { bearsTrailer, CRC32, type Trailer, trailerOf } from './dmg-trailer.js';
 import type { Image, ImageFormat, StoredDigest } from './format.js';
+import { firstBehind } from './sorted-ends.js';
 
 /** Bytes of a chunk, unpacked: one read of a hostile image allocates no more. hdiutil writes 1 MiB at most. */
 const MOST_CHUNK = 32 * 2 ** 20;
@@ -199,18 +200,6 @@ class DmgLayer implements Layer {
     if (stored === 0 || stored > mostPacked(unpackedLength)) return bad(`says to have ${stored} bytes`);
     return { kind: 'packed', length, file, offset: at, packedLength: stored, codec, unpackedLength, skip };
   }
-}
-
-/** The first chunk that ends behind `offset`. */
-function firstBehind(ends: Float64Array, offset: number): number {
-  let low = 0;
-  let high = ends.length;
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if (ends[middle]! <= offset) low = middle + 1;
-    else high = middle;
-  }
-  return low;
 }
 
 /** The longest that a packed chunk can sensibly be: data that does not pack, and some slack. */
